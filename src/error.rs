@@ -1,0 +1,91 @@
+//! One error type for the whole library and its one mapping to SQLite's
+//! result codes. Messages say what happened and what to do; they never hold a
+//! secret.
+
+use std::ffi::c_int;
+
+use libsqlite3_sys as sql;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// An option or argument the user gave.
+    #[error("{0}")]
+    Config(String),
+    /// There is nothing local and nothing can be fetched, or the local file is not ours.
+    #[error("{0}")]
+    CantOpen(String),
+    /// The primary cannot be reached, or answered that it cannot serve now.
+    #[error("primary unreachable: {0}")]
+    Unreachable(String),
+    /// Token missing, refused, expired, or database blocked.
+    #[error("primary refused access: {0}")]
+    Auth(String),
+    /// The primary answered something that is no valid answer.
+    #[error("invalid answer from the primary: {0}")]
+    Protocol(String),
+    /// Local file and primary do not share one history.
+    #[error("{0}; `SELECT replica_resync()` throws the local content away and takes the primary's")]
+    Diverged(String),
+    /// Another connection or process holds what is needed; a retry may succeed.
+    #[error("{0}")]
+    Busy(String),
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The local file is damaged.
+    #[error("{0}")]
+    Corrupt(String),
+    /// A file operation failed with a SQLite result code.
+    #[error("{op} {path}: {}", code_name(*code))]
+    Io { op: &'static str, path: String, code: c_int },
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    pub fn io(op: &'static str, path: &str, code: c_int) -> Self {
+        Error::Io { op, path: path.to_string(), code }
+    }
+
+    /// The SQLite result code a statement or function fails with.
+    pub fn code(&self) -> c_int {
+        match self {
+            Error::Config(_) | Error::Protocol(_) | Error::Diverged(_) => sql::SQLITE_ERROR,
+            Error::CantOpen(_) => sql::SQLITE_CANTOPEN,
+            Error::Unreachable(_) => sql::SQLITE_IOERR,
+            Error::Auth(_) => sql::SQLITE_AUTH,
+            Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::ReadOnly(_) => sql::SQLITE_READONLY,
+            Error::Corrupt(_) => sql::SQLITE_CORRUPT,
+            Error::Io { code, .. } => *code,
+            Error::Internal(_) => sql::SQLITE_INTERNAL,
+        }
+    }
+
+    /// The code `sqlite3_open` fails with: a database that cannot be had is
+    /// CANTOPEN whatever the reason, but for a refused token.
+    pub fn open_code(&self) -> c_int {
+        match self {
+            Error::Auth(_) => sql::SQLITE_AUTH,
+            Error::Busy(_) => sql::SQLITE_BUSY,
+            _ => sql::SQLITE_CANTOPEN,
+        }
+    }
+}
+
+fn code_name(code: c_int) -> String {
+    let name = match code & 0xff {
+        sql::SQLITE_BUSY => "busy",
+        sql::SQLITE_PERM => "permission denied",
+        sql::SQLITE_NOMEM => "out of memory",
+        sql::SQLITE_READONLY => "read-only",
+        sql::SQLITE_IOERR => "disk I/O error",
+        sql::SQLITE_CORRUPT => "database disk image is malformed",
+        sql::SQLITE_NOTADB => "file is not a database",
+        sql::SQLITE_FULL => "disk full",
+        sql::SQLITE_CANTOPEN => "unable to open file",
+        _ => "failed",
+    };
+    format!("{name} (code {code})")
+}

@@ -1,0 +1,121 @@
+//! The host's API table and the few calls that need nothing else.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libsqlite3_sys as sql;
+
+/// The oldest host that is accepted: the oldest whose table has every call
+/// that libsqlite3-sys binds.
+pub const MIN_VERSION: &str = "3.34.1";
+
+static READY: AtomicBool = AtomicBool::new(false);
+
+/// Takes over the host's API table. Answers why not, if it cannot be used.
+///
+/// # Safety
+/// `api` is the table that SQLite handed to the extension's entry point.
+pub unsafe fn init(api: *mut sql::sqlite3_api_routines) -> Result<(), String> {
+    if api.is_null() {
+        return Err("libreplica: the host gave no API table".into());
+    }
+    // SAFETY: per contract the table is the host's, complete for its version.
+    unsafe {
+        sql::rusqlite_extension_init2(api)
+            .map_err(|_| format!("libreplica needs SQLite {MIN_VERSION} or newer"))?;
+        sqlite_loadable::ext::faux_sqlite_extension_init2(api.cast());
+    }
+    READY.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Writes to SQLite's error log (`SQLITE_CONFIG_LOG`), the host's own choice.
+pub fn log(code: c_int, message: &str) {
+    if !READY.load(Ordering::Acquire) {
+        return;
+    }
+    let text = CString::new(format!("libreplica: {message}").replace('\0', " ")).unwrap_or_default();
+    // SAFETY: constant format with one string argument, both NUL-terminated.
+    unsafe { sql::sqlite3_log(code, c"%s".as_ptr(), text.as_ptr()) }
+}
+
+/// Random bytes from SQLite's generator, as its own salts are.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0u8; N];
+    // SAFETY: writes N bytes into an array of N bytes.
+    unsafe { sql::sqlite3_randomness(N as c_int, bytes.as_mut_ptr().cast::<c_void>()) }
+    bytes
+}
+
+/// A copy in SQLite's memory, for SQLite to free; null without memory.
+pub fn malloc_text(text: &str) -> *mut c_char {
+    let bytes = text.as_bytes();
+    // SAFETY: the allocation has room for the text and its terminator.
+    unsafe {
+        let copy = sql::sqlite3_malloc64(bytes.len() as u64 + 1).cast::<u8>();
+        if !copy.is_null() {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+            *copy.add(bytes.len()) = 0;
+        }
+        copy.cast()
+    }
+}
+
+/// The file behind a connection's schema (`main`, an ATTACHed name); None if
+/// there is no such schema, empty for a temporary or in-memory database.
+pub fn db_filename(db: *mut sql::sqlite3, schema: &str) -> Option<String> {
+    let schema = CString::new(schema).ok()?;
+    // SAFETY: db is the live connection a function was called on.
+    unsafe {
+        let name = sql::sqlite3_db_filename(db, schema.as_ptr());
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Sends a file control without argument to the database file of a schema.
+pub fn file_control(db: *mut sql::sqlite3, schema: &str, op: c_int) -> c_int {
+    let Ok(schema) = CString::new(schema) else { return sql::SQLITE_NOTFOUND };
+    // SAFETY: db is live, the name NUL-terminated.
+    unsafe { sql::sqlite3_file_control(db, schema.as_ptr(), op, std::ptr::null_mut()) }
+}
+
+/// Runs SQL whose result does not matter on a connection of the host.
+pub fn exec(db: *mut sql::sqlite3, statement: &CStr) -> c_int {
+    // SAFETY: db is live, the statement NUL-terminated, no callback is given.
+    unsafe {
+        sql::sqlite3_exec(db, statement.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut())
+    }
+}
+
+/// Has `on_connect` run on every connection that this process opens from now on.
+pub fn auto_extension(
+    on_connect: unsafe extern "C" fn(
+        *mut sql::sqlite3,
+        *mut *mut c_char,
+        *const sql::sqlite3_api_routines,
+    ) -> c_int,
+) -> c_int {
+    // SAFETY: the documented cast; SQLite calls it with the entry point's arguments.
+    unsafe {
+        sql::sqlite3_auto_extension(Some(std::mem::transmute::<
+            unsafe extern "C" fn(
+                *mut sql::sqlite3,
+                *mut *mut c_char,
+                *const sql::sqlite3_api_routines,
+            ) -> c_int,
+            unsafe extern "C" fn(),
+        >(on_connect)))
+    }
+}
+
+/// Gives SQLite a text of its own to free; without memory, or where it is not
+/// asked for, none.
+///
+/// # Safety
+/// `slot` is null or SQLite's place for such a text.
+pub unsafe fn set_text(slot: *mut *mut c_char, text: &str) {
+    if !slot.is_null() && READY.load(Ordering::Acquire) {
+        // SAFETY: per contract.
+        unsafe { *slot = malloc_text(text) }
+    }
+}

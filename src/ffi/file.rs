@@ -1,0 +1,282 @@
+//! Files of the base VFS: [`Real`], the file behind a shim, and [`OsFile`], a
+//! handle of our own. Both go through the VFS, so that locks and shared memory
+//! are those that the rest of the process sees.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::ptr;
+
+use libsqlite3_sys as sql;
+
+use super::shm::{BLOCK_SIZE, Block, ShmLock};
+use super::vfs::BaseVfs;
+use crate::error::{Error, Result};
+
+/// An open `sqlite3_file` of the base VFS; a pointer, not an owner.
+#[derive(Clone, Copy)]
+pub struct Real(*mut sql::sqlite3_file);
+
+/// Calls a method of a real file; `$default` where the file has none.
+macro_rules! call {
+    ($file:expr, $method:ident ( $($arg:expr),* ), $default:expr) => {{
+        let file = $file.0;
+        // SAFETY: an open file has a method table for as long as it is open,
+        // and whoever made the Real vouched for it being open.
+        match unsafe { (*(*file).pMethods).$method } {
+            // SAFETY: as above; the arguments are the method's own.
+            Some(method) => unsafe { method(file, $($arg),*) },
+            None => $default,
+        }
+    }};
+}
+
+impl Real {
+    /// # Safety
+    /// `file` is an open file of the base VFS and stays so while this is used.
+    pub(super) unsafe fn new(file: *mut sql::sqlite3_file) -> Real {
+        Real(file)
+    }
+
+    pub(super) fn version(self) -> c_int {
+        // SAFETY: as in `call!`.
+        unsafe { (*(*self.0).pMethods).iVersion }
+    }
+    pub fn close(self) -> c_int {
+        call!(self, xClose(), sql::SQLITE_OK)
+    }
+    pub(super) fn read(self, buf: *mut c_void, len: c_int, at: i64) -> c_int {
+        call!(self, xRead(buf, len, at), sql::SQLITE_IOERR_READ)
+    }
+    pub(super) fn write(self, buf: *const c_void, len: c_int, at: i64) -> c_int {
+        call!(self, xWrite(buf, len, at), sql::SQLITE_IOERR_WRITE)
+    }
+    pub fn truncate(self, size: i64) -> c_int {
+        call!(self, xTruncate(size), sql::SQLITE_IOERR_TRUNCATE)
+    }
+    pub fn sync(self, flags: c_int) -> c_int {
+        call!(self, xSync(flags), sql::SQLITE_IOERR_FSYNC)
+    }
+    pub(super) fn file_size(self, size: *mut i64) -> c_int {
+        call!(self, xFileSize(size), sql::SQLITE_IOERR_FSTAT)
+    }
+    pub fn lock(self, level: c_int) -> c_int {
+        call!(self, xLock(level), sql::SQLITE_OK)
+    }
+    pub fn unlock(self, level: c_int) -> c_int {
+        call!(self, xUnlock(level), sql::SQLITE_OK)
+    }
+    pub(super) fn check_reserved_lock(self, out: *mut c_int) -> c_int {
+        call!(self, xCheckReservedLock(out), sql::SQLITE_OK)
+    }
+    pub fn file_control(self, op: c_int, arg: *mut c_void) -> c_int {
+        call!(self, xFileControl(op, arg), sql::SQLITE_NOTFOUND)
+    }
+    pub fn sector_size(self) -> c_int {
+        call!(self, xSectorSize(), 4096)
+    }
+    pub fn device_characteristics(self) -> c_int {
+        call!(self, xDeviceCharacteristics(), 0)
+    }
+    pub(super) fn shm_map(self, block: c_int, size: c_int, extend: c_int, out: *mut *mut c_void) -> c_int {
+        call!(self, xShmMap(block, size, extend, out), sql::SQLITE_IOERR_SHMMAP)
+    }
+    pub fn shm_lock(self, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        call!(self, xShmLock(slot, count, flags), sql::SQLITE_IOERR_SHMLOCK)
+    }
+    pub fn shm_barrier(self) {
+        call!(self, xShmBarrier(), ())
+    }
+    pub fn shm_unmap(self, delete: c_int) -> c_int {
+        call!(self, xShmUnmap(delete), sql::SQLITE_OK)
+    }
+    pub(super) fn fetch(self, at: i64, len: c_int, out: *mut *mut c_void) -> c_int {
+        call!(self, xFetch(at, len, out), sql::SQLITE_OK)
+    }
+    pub(super) fn unfetch(self, at: i64, page: *mut c_void) -> c_int {
+        call!(self, xUnfetch(at, page), sql::SQLITE_OK)
+    }
+}
+
+/// What a file of ours is opened as; the base VFS treats each its own way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    Database,
+    Wal,
+    Journal,
+}
+
+/// A file name as `xOpen` wants it (sqlite3_create_filename).
+struct Filename(*mut c_char);
+
+impl Filename {
+    fn new(path: &str) -> Result<Self> {
+        let c = |suffix: &str| {
+            CString::new(format!("{path}{suffix}"))
+                .map_err(|_| Error::Config(format!("path '{path}' holds a NUL")))
+        };
+        let (db, journal, wal) = (c("")?, c("-journal")?, c("-wal")?);
+        // SAFETY: three NUL-terminated names, no parameters.
+        let name = unsafe {
+            sql::sqlite3_create_filename(db.as_ptr(), journal.as_ptr(), wal.as_ptr(), 0, ptr::null_mut())
+        };
+        if name.is_null() { Err(Error::Internal("out of memory".into())) } else { Ok(Filename(name)) }
+    }
+}
+
+impl Drop for Filename {
+    fn drop(&mut self) {
+        // SAFETY: made by sqlite3_create_filename, freed once.
+        unsafe { sql::sqlite3_free_filename(self.0) }
+    }
+}
+
+/// An open file of our own. Closing it closes no lock of anybody else: the
+/// base VFS keeps the descriptor while the process holds locks on the file.
+pub struct OsFile {
+    real: Real,
+    shm: bool,
+    path: String,
+    // Both outlive `real`, which points into them.
+    _memory: Box<[u64]>,
+    _name: Filename,
+}
+
+// SAFETY: a sqlite3_file may move between threads as long as one at a time
+// uses it; `&OsFile` is not Sync, so that is the case.
+unsafe impl Send for OsFile {}
+
+impl OsFile {
+    /// Opens `path` (of the kind's own: `app.db`, `app.db-wal`), creating it on request.
+    pub fn open(vfs: &BaseVfs, db_path: &str, kind: FileKind, create: bool) -> Result<OsFile> {
+        let name = Filename::new(db_path)?;
+        let (path, kind_flag) = match kind {
+            FileKind::Database => (name.0.cast_const(), sql::SQLITE_OPEN_MAIN_DB),
+            // SAFETY: a name made by sqlite3_create_filename has both companions.
+            FileKind::Wal => (unsafe { sql::sqlite3_filename_wal(name.0) }, sql::SQLITE_OPEN_WAL),
+            FileKind::Journal => (
+                // SAFETY: as above.
+                unsafe { sql::sqlite3_filename_journal(name.0) },
+                sql::SQLITE_OPEN_MAIN_JOURNAL,
+            ),
+        };
+        let flags = sql::SQLITE_OPEN_READWRITE | kind_flag | if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
+        let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
+        let mut out_flags = 0;
+        let rc = vfs.open(path, file, flags, &mut out_flags);
+        // SAFETY: xOpen left either null or a method table; Real is made only for an open file.
+        let opened = unsafe { !(*file).pMethods.is_null() };
+        let shown = match kind {
+            FileKind::Database => db_path.to_string(),
+            FileKind::Wal => format!("{db_path}-wal"),
+            FileKind::Journal => format!("{db_path}-journal"),
+        };
+        // SAFETY: as just checked.
+        let real = opened.then(|| unsafe { Real::new(file) });
+        match real {
+            Some(real) if rc == sql::SQLITE_OK && out_flags & sql::SQLITE_OPEN_READONLY == 0 => {
+                Ok(OsFile { real, shm: false, path: shown, _memory: memory, _name: name })
+            }
+            other => {
+                // The contract of xOpen: a set method table is closed even after an error.
+                other.map(Real::close);
+                let code = if rc == sql::SQLITE_OK { sql::SQLITE_READONLY } else { rc };
+                Err(Error::io("open", &shown, code))
+            }
+        }
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn check(&self, op: &'static str, rc: c_int) -> Result<()> {
+        if rc == sql::SQLITE_OK { Ok(()) } else { Err(Error::io(op, &self.path, rc)) }
+    }
+
+    /// Fills `buf`; what lies past the end of the file is zeros (answers false then).
+    pub fn read_at(&self, buf: &mut [u8], at: u64) -> Result<bool> {
+        match self.real.read(buf.as_mut_ptr().cast(), buf.len() as c_int, at as i64) {
+            sql::SQLITE_IOERR_SHORT_READ => Ok(false),
+            rc => self.check("read", rc).map(|()| true),
+        }
+    }
+
+    pub fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        self.check("write", self.real.write(buf.as_ptr().cast(), buf.len() as c_int, at as i64))
+    }
+
+    pub fn truncate(&self, size: u64) -> Result<()> {
+        self.check("truncate", self.real.truncate(size as i64))
+    }
+
+    pub fn sync(&self) -> Result<()> {
+        self.check("sync", self.real.sync(sql::SQLITE_SYNC_NORMAL))
+    }
+
+    pub fn size(&self) -> Result<u64> {
+        let mut size = 0i64;
+        self.check("size of", self.real.file_size(&mut size))?;
+        Ok(size.max(0) as u64)
+    }
+
+    /// Takes a rollback-mode lock (SHARED, RESERVED, EXCLUSIVE); false if another holds it.
+    pub fn lock(&self, level: c_int) -> Result<bool> {
+        match self.real.lock(level) {
+            sql::SQLITE_OK => Ok(true),
+            rc if rc & 0xff == sql::SQLITE_BUSY => Ok(false),
+            rc => Err(Error::io("lock", &self.path, rc)),
+        }
+    }
+
+    /// Whether the name leads to another file by now, or to none.
+    pub fn has_moved(&self) -> bool {
+        let mut moved: c_int = 0;
+        let rc = self.real.file_control(sql::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast());
+        rc == sql::SQLITE_OK && moved != 0
+    }
+
+    /// A wal-index block; None where it does not exist and `extend` is false.
+    pub fn shm_block(&self, block: u32, extend: bool) -> Result<Option<Block<'_>>> {
+        let mut base = ptr::null_mut();
+        let rc = self.real.shm_map(block as c_int, BLOCK_SIZE as c_int, extend.into(), &mut base);
+        self.check("map the wal-index of", rc)?;
+        // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until xShmUnmap,
+        // which only Drop calls: the borrow of self covers it.
+        Ok((!base.is_null()).then(|| unsafe { Block::from_raw(base.cast()) }))
+    }
+
+    /// Notes that shared memory is open and has to be given back on drop.
+    pub fn open_shm(&mut self) -> Result<()> {
+        self.shm = true;
+        self.shm_block(0, true).map(|_| ())
+    }
+
+    /// Takes wal-index locks for writing; false if another connection holds one.
+    pub fn shm_lock(&self, lock: ShmLock) -> Result<bool> {
+        let flags = sql::SQLITE_SHM_LOCK | sql::SQLITE_SHM_EXCLUSIVE;
+        match self.real.shm_lock(lock.slot, lock.count, flags) {
+            sql::SQLITE_OK => Ok(true),
+            rc if rc & 0xff == sql::SQLITE_BUSY => Ok(false),
+            rc => Err(Error::io("lock the wal-index of", &self.path, rc)),
+        }
+    }
+
+    pub fn shm_unlock(&self, lock: ShmLock) {
+        let flags = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
+        self.real.shm_lock(lock.slot, lock.count, flags);
+    }
+
+    pub fn shm_barrier(&self) {
+        self.real.shm_barrier();
+    }
+}
+
+impl Drop for OsFile {
+    fn drop(&mut self) {
+        if self.shm {
+            self.real.shm_unmap(0);
+        }
+        self.real.unlock(sql::SQLITE_LOCK_NONE);
+        self.real.close();
+    }
+}

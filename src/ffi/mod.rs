@@ -1,0 +1,17 @@
+//! The only floor with raw pointers: the host's API table, its VFS and files,
+//! shared memory, our VFS shim and connections of our own.
+//!
+//! A callback that SQLite calls goes through [`guard::guard`]; what cannot
+//! panic (plain forwarding) does not.
+#![allow(unsafe_code)]
+
+pub mod api;
+pub mod conn;
+pub mod file;
+pub mod guard;
+pub mod pragma;
+pub mod shim_file;
+pub mod shim_vfs;
+pub mod shm;
+pub mod vfs;
+pub mod zeroed;

@@ -1,0 +1,82 @@
+//! libreplica: embedded replicas of a libSQL primary for stock SQLite.
+//!
+//! A loadable extension. Reading direction, each floor importing only from
+//! those below: this entry point; `functions`, the SQL surface, and `vfs`;
+//! `replica`, one database's life; `remote`, the primary's protocols, and
+//! `wal`, the log's formats; `config`, `error`, `ffi`.
+#![deny(unsafe_code)]
+
+mod config;
+mod error;
+mod ffi;
+mod functions;
+mod remote;
+mod replica;
+mod vfs;
+mod wal;
+
+use std::ffi::{c_char, c_int};
+
+use libsqlite3_sys as sql;
+
+use crate::ffi::{api, conn, guard};
+
+/// Loaded, and to stay loaded until the process ends.
+const OK_LOAD_PERMANENTLY: c_int = sql::SQLITE_OK | 1 << 8;
+
+/// The entry point that SQLite derives from the file name `libreplica`.
+///
+/// # Safety
+/// Called by SQLite's extension loader with its own arguments.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sqlite3_replica_init(
+    db: *mut sql::sqlite3,
+    error: *mut *mut c_char,
+    host: *mut sql::sqlite3_api_routines,
+) -> c_int {
+    guard::silence_panics();
+    let loaded = guard::catch(|| {
+        // SAFETY: the arguments of the extension loader.
+        unsafe { api::init(host) }?;
+        vfs::register()?;
+        if api::auto_extension(on_connect) != sql::SQLITE_OK {
+            return Err("libreplica: out of memory".to_string());
+        }
+        // Auto-extensions run on connections to come, not on this one.
+        functions::define(db).map_err(|e| format!("libreplica: {}", e.result_error_message()))
+    });
+    match loaded.and_then(|r| r) {
+        Ok(()) => OK_LOAD_PERMANENTLY,
+        Err(text) => {
+            // SAFETY: SQLite frees the text it is given here.
+            unsafe { api::set_text(error, &text) };
+            sql::SQLITE_ERROR
+        }
+    }
+}
+
+/// Runs on every connection that is opened from now on. Always OK: no failure
+/// of ours may keep the host from opening a database.
+#[allow(unsafe_code)]
+unsafe extern "C" fn on_connect(
+    db: *mut sql::sqlite3,
+    _error: *mut *mut c_char,
+    _host: *const sql::sqlite3_api_routines,
+) -> c_int {
+    guard::guard(|| {
+        if conn::is_opening() {
+            return sql::SQLITE_OK;
+        }
+        if let Err(e) = functions::define(db) {
+            api::log(sql::SQLITE_ERROR, &e.result_error_message());
+        }
+        if vfs::is_replica(db, "main") {
+            // As at the primary, and long enough for a sync that is under way.
+            api::exec(db, c"PRAGMA foreign_keys=ON");
+            api::exec(db, c"PRAGMA busy_timeout=5000");
+        }
+        sql::SQLITE_OK
+    });
+    sql::SQLITE_OK
+}

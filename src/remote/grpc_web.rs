@@ -1,0 +1,239 @@
+//! gRPC-web over HTTP/1.1: a request of one message, an answer of length-
+//! prefixed messages and a trailer (github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md).
+
+use std::io::{BufReader, Read};
+
+use prost::Message;
+use ureq::{Body, BodyReader, http};
+
+use super::http::{Http, excerpt, header};
+use crate::error::{Error, Result};
+
+const CONTENT_TYPE: &str = "application/grpc-web+proto";
+const TRAILER_FLAG: u8 = 0x80;
+/// Trailers are a status and a sentence.
+const MAX_TRAILER: u32 = 64 * 1024;
+
+/// A status other than OK, in the server's own words.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub code: u32,
+    pub message: String,
+}
+
+impl Status {
+    pub const FAILED_PRECONDITION: u32 = 9;
+    pub const UNAVAILABLE: u32 = 14;
+
+    pub fn is(&self, code: u32, text: &str) -> bool {
+        self.code == code && self.message.contains(text)
+    }
+
+    /// The error for a status that the caller has no special answer to.
+    pub fn into_error(self) -> Error {
+        let Status { code, message } = self;
+        match code {
+            7 | 16 => Error::Auth(message),
+            // sqld says so when a token is needed and none was sent.
+            13 if message.contains("auth header") => Error::Auth(message),
+            Self::UNAVAILABLE | 4 | 8 => Error::Unreachable(message),
+            _ if message.contains("BLOCKED") => Error::Auth(message),
+            _ => Error::Protocol(format!("gRPC status {code}: {message}")),
+        }
+    }
+}
+
+/// An answer's head, or the status that stands in it.
+pub enum Answer<'a> {
+    Stream(Stream<'a>),
+    Refused(Status),
+}
+
+/// Messages of an answer.
+pub struct Stream<'a> {
+    http: &'a Http,
+    body: BufReader<BodyReader<'static>>,
+    /// Unread bytes of the message being read.
+    left: u32,
+}
+
+/// What stands next in a stream.
+pub enum Item {
+    /// A message, to be read whole with [`Stream::read`] or [`Stream::message`].
+    Message,
+    /// The end, with its status if that is not OK.
+    End(Option<Status>),
+}
+
+pub fn call<'a, M: Message>(
+    http: &'a Http,
+    path: &str,
+    mut headers: Vec<(&str, String)>,
+    message: &M,
+) -> Result<Answer<'a>> {
+    let mut body = vec![0; 5];
+    message.encode(&mut body).map_err(|e| Error::Internal(e.to_string()))?;
+    let len = (body.len() - 5) as u32;
+    body[1..5].copy_from_slice(&len.to_be_bytes());
+    headers.push(("content-type", CONTENT_TYPE.into()));
+    let response = http.post(path, &headers, &body)?;
+    let (parts, body) = response.into_parts();
+    check_head(http, &parts, body)
+}
+
+fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, mut body: Body) -> Result<Answer<'a>> {
+    let status = parts.status.as_u16();
+    if status != 200 {
+        let text = format!("{}: HTTP {status}: {}", http.url().text, excerpt(&mut body));
+        return Err(match status {
+            401 | 403 => Error::Auth(text),
+            408 | 429 | 500..=599 => Error::Unreachable(text),
+            300..=399 => {
+                let to = header(&parts.headers, "location").unwrap_or("nowhere");
+                Error::Protocol(format!("{text} (redirected to {to}; use that as sync_url)"))
+            }
+            _ => Error::Protocol(format!("{text} (is this a libSQL server?)")),
+        });
+    }
+    let kind = header(&parts.headers, "content-type").unwrap_or("none");
+    if !kind.starts_with("application/grpc-web") {
+        return Err(Error::Protocol(format!(
+            "{}: content-type {kind} instead of gRPC-web (is this a libSQL server?): {}",
+            http.url().text,
+            excerpt(&mut body)
+        )));
+    }
+    if let Some(status) = header(&parts.headers, "grpc-status") {
+        let message = header(&parts.headers, "grpc-message").unwrap_or_default();
+        if let Some(refused) = parse_status(status, message)? {
+            return Ok(Answer::Refused(refused));
+        }
+    }
+    let body = BufReader::with_capacity(128 * 1024, body.into_with_config().limit(u64::MAX).reader());
+    Ok(Answer::Stream(Stream { http, body, left: 0 }))
+}
+
+fn parse_status(code: &str, message: &str) -> Result<Option<Status>> {
+    let code = code
+        .trim()
+        .parse::<u32>()
+        .map_err(|_| Error::Protocol(format!("grpc-status '{code}'")))?;
+    let message = percent_encoding::percent_decode_str(message.trim()).decode_utf8_lossy();
+    Ok((code != 0).then(|| Status { code, message: message.into_owned() }))
+}
+
+impl Stream<'_> {
+    /// The next message, or the end. The message before has been read whole.
+    pub fn next(&mut self) -> Result<Item> {
+        debug_assert_eq!(self.left, 0);
+        let mut prefix = [0; 5];
+        self.raw(&mut prefix)?;
+        let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
+        match prefix[0] {
+            0 => {
+                self.left = len;
+                Ok(Item::Message)
+            }
+            TRAILER_FLAG => {
+                if len > MAX_TRAILER {
+                    return Err(Error::Protocol(format!("a gRPC trailer of {len} bytes")));
+                }
+                let mut text = vec![0; len as usize];
+                self.raw(&mut text)?;
+                // To the end of the body, so that the connection can be used again.
+                let mut rest = [0; 1];
+                match self.body.read(&mut rest) {
+                    Ok(0) => {}
+                    Ok(_) => return Err(Error::Protocol("data after the gRPC trailer".into())),
+                    Err(e) => return Err(self.http.explain_io(&e)),
+                }
+                trailer_status(&String::from_utf8_lossy(&text)).map(Item::End)
+            }
+            flag => Err(Error::Protocol(format!("gRPC-web flag {flag:#04x}; is something between here and the primary?"))),
+        }
+    }
+
+    /// Unread bytes of the current message.
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// Reads from the current message.
+    pub fn read(&mut self, buf: &mut [u8]) -> Result<()> {
+        if buf.len() > self.left as usize {
+            return Err(Error::Protocol("a field longer than its message".into()));
+        }
+        self.left -= buf.len() as u32;
+        self.raw(buf)
+    }
+
+    /// Reads a protobuf varint from the current message.
+    pub fn varint(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let mut byte = [0];
+            self.read(&mut byte)?;
+            value |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Error::Protocol("a varint of more than ten bytes".into()))
+    }
+
+    /// Reads a whole message of at most `max` bytes.
+    pub fn message<M: Message + Default>(&mut self, max: u32) -> Result<M> {
+        if self.left > max {
+            return Err(Error::Protocol(format!("a message of {} bytes where {max} is the most", self.left)));
+        }
+        let mut bytes = vec![0; self.left as usize];
+        self.read(&mut bytes)?;
+        M::decode(&bytes[..]).map_err(|e| Error::Protocol(e.to_string()))
+    }
+
+    fn raw(&mut self, buf: &mut [u8]) -> Result<()> {
+        self.body.read_exact(buf).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::Unreachable(format!(
+                "{}: the answer was cut short",
+                self.http.url().text
+            )),
+            _ => self.http.explain_io(&e),
+        })?;
+        self.http.traffic.received.fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn trailer_status(text: &str) -> Result<Option<Status>> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.trim().eq_ignore_ascii_case(name).then_some(value)
+        })
+    };
+    let code = field("grpc-status").ok_or_else(|| Error::Protocol("a gRPC trailer without status".into()))?;
+    parse_status(code, field("grpc-message").unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers() {
+        assert!(trailer_status("grpc-status:0\r\n").unwrap().is_none());
+        let status = trailer_status("grpc-status: 9\r\ngrpc-message: NO%5FHELLO\r\n").unwrap().unwrap();
+        assert!(status.is(Status::FAILED_PRECONDITION, "NO_HELLO"));
+        assert!(trailer_status("x: 1\r\n").is_err());
+        assert!(trailer_status("grpc-status: none\r\n").is_err());
+    }
+
+    #[test]
+    fn statuses_become_errors() {
+        let error = |code, message: &str| Status { code, message: message.into() }.into_error();
+        assert!(matches!(error(16, "AuthError: The JWT has expired"), Error::Auth(_)));
+        assert!(matches!(error(13, "Error parsing auth header: none given"), Error::Auth(_)));
+        assert!(matches!(error(14, "snapshot not found"), Error::Unreachable(_)));
+        assert!(matches!(error(12, "unimplemented"), Error::Protocol(_)));
+    }
+}

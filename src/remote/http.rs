@@ -1,0 +1,131 @@
+//! HTTP to the primary: one agent, its limits, its trust, and every failure in words.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use super::Traffic;
+use crate::config::{Options, SyncUrl};
+use crate::error::{Error, Result};
+
+pub struct Http {
+    agent: Agent,
+    url: SyncUrl,
+    roots: Option<RootCerts>,
+    pub traffic: Arc<Traffic>,
+}
+
+impl Http {
+    pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<Http> {
+        let roots = if url.base.starts_with("https:") { Some(roots(options.ca_file.as_deref())?) } else { None };
+        Ok(Http { agent: agent(options.timeout, roots.clone()), url, roots, traffic })
+    }
+
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.agent = agent(timeout, self.roots.clone());
+    }
+
+    pub fn url(&self) -> &SyncUrl {
+        &self.url
+    }
+
+    /// Posts a body; answers once the response's head is there, whatever its status.
+    pub fn post(&self, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<Response<Body>> {
+        let mut request = self.agent.post(format!("{}{path}", self.url.base));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.send(body).map_err(|e| self.explain(&e))?;
+        self.traffic.sent.fetch_add(body.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        Ok(response)
+    }
+
+    /// What went wrong on the way, in words.
+    pub fn explain(&self, error: &ureq::Error) -> Error {
+        let host = &self.url.host;
+        let why = match error {
+            ureq::Error::HostNotFound => format!("no such host '{host}'"),
+            ureq::Error::Timeout(phase) => format!("timed out ({phase})"),
+            ureq::Error::Io(e) => return self.explain_io(e),
+            ureq::Error::Protocol(e) => return Error::Protocol(format!("not HTTP: {e}")),
+            ureq::Error::Tls(e) => format!("TLS: {e}"),
+            ureq::Error::Rustls(e) => format!("TLS: {e}{}", self.tls_hint()),
+            other => other.to_string(),
+        };
+        Error::Unreachable(format!("{}: {why}", self.url.text))
+    }
+
+    pub fn explain_io(&self, error: &std::io::Error) -> Error {
+        // A failure while a body is read comes wrapped.
+        if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<ureq::Error>()) {
+            return self.explain(inner);
+        }
+        let hint = if error.to_string().contains("certificate") { self.tls_hint() } else { "" };
+        Error::Unreachable(format!("{}: {error}{hint}", self.url.text))
+    }
+
+    fn tls_hint(&self) -> &'static str {
+        "; a certificate authority of your own is given as ca_file"
+    }
+}
+
+fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        // A redirect would carry the token to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("libreplica/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(timeout))
+        .timeout_connect(Some(timeout))
+        .timeout_per_read(Some(timeout))
+        .timeout_per_write(Some(timeout))
+        .timeout_recv_response(Some(timeout))
+        .max_idle_age(Duration::from_secs(60));
+    if let Some(roots) = roots {
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
+    config.build().new_agent()
+}
+
+/// The system's certificate authorities and those of `ca_file`.
+fn roots(ca_file: Option<&str>) -> Result<RootCerts> {
+    let mut roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
+        .certs
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    if let Some(path) = ca_file {
+        let pem = std::fs::read(path)
+            .map_err(|e| Error::Config(format!("ca_file: cannot read '{path}': {e}")))?;
+        let before = roots.len();
+        for item in ureq::tls::parse_pem(&pem) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
+                Ok(_) => {}
+                Err(e) => return Err(Error::Config(format!("ca_file: '{path}' is not PEM: {e}"))),
+            }
+        }
+        if roots.len() == before {
+            return Err(Error::Config(format!("ca_file: no certificate in '{path}'")));
+        }
+    }
+    Ok(RootCerts::Specific(Arc::new(roots)))
+}
+
+/// A header's value if it is there and text.
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+/// The beginning of an answer's body, fit for a message.
+pub fn excerpt(body: &mut Body) -> String {
+    let mut bytes = Vec::new();
+    let _ = body.as_reader().take(400).read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

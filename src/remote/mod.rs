@@ -1,0 +1,98 @@
+//! The primary, as the replica sees it. One trait; a file for each protocol.
+
+pub mod chain;
+pub mod grpc_web;
+pub mod http;
+pub mod wal_log;
+pub mod wire;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::config::Secret;
+use crate::error::Result;
+use crate::wal::Page;
+
+/// A log_id longer than this is none (sqld's are uuids, 36 characters).
+pub const MAX_LOG_ID: usize = 64;
+
+/// A point in a primary's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Which history: sqld's log_id. Positions of different histories never compare.
+    pub log_id: String,
+    /// The newest frame applied; None before the first.
+    pub frame_no: Option<u64>,
+    /// That frame's checksum in the primary's log, where known: it ties the
+    /// next frame to it.
+    pub checksum: Option<u64>,
+}
+
+impl Position {
+    pub fn start(log_id: String) -> Position {
+        // The chain of frame 0 begins at zero.
+        Position { log_id, frame_no: None, checksum: Some(0) }
+    }
+
+    /// The first frame after it.
+    pub fn next(&self) -> u64 {
+        self.frame_no.map_or(0, |n| n + 1)
+    }
+}
+
+/// What the primary says of itself.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub log_id: String,
+    /// Its newest frame; None for an empty database.
+    pub frame_no: Option<u64>,
+}
+
+/// Takes pages as they arrive; of a page that comes twice the later one counts.
+pub trait PageSink {
+    fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
+}
+
+/// How a pull ended.
+#[derive(Debug)]
+pub enum Pull {
+    /// Nothing newer than the position.
+    UpToDate,
+    /// The sink was given every page that changed between the position and here.
+    Reached(Reached),
+    /// The position is not in the primary's history (why, in words). What the
+    /// sink was given is to be thrown away.
+    Diverged(String),
+}
+
+#[derive(Debug)]
+pub struct Reached {
+    pub position: Position,
+    /// Database size in pages.
+    pub page_count: u32,
+    /// Frames received.
+    pub frames: u64,
+}
+
+/// A primary. Every call is bounded: no single network wait lasts longer than
+/// the `timeout` option.
+pub trait Remote: Send {
+    /// Which history the primary has now, and how far it is.
+    fn hello(&mut self) -> Result<Head>;
+    /// Sends every change after `from` up to `to`, which a hello just gave, into the sink.
+    fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull>;
+    fn set_token(&mut self, token: Option<Secret>);
+    fn set_timeout(&mut self, timeout: std::time::Duration) -> Result<()>;
+}
+
+/// Bytes of requests and answers, bodies only.
+#[derive(Default)]
+pub struct Traffic {
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+}
+
+impl Traffic {
+    pub fn snapshot(&self) -> (u64, u64) {
+        (self.sent.load(Relaxed), self.received.load(Relaxed))
+    }
+}

@@ -1,0 +1,360 @@
+//! A libSQL primary (sqld) by its replication protocol: service `wal_log`,
+//! gRPC-web. Everything that arrives is checked here before anyone sees it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+use super::grpc_web::{self, Answer, Item, Status, Stream};
+use super::http::Http;
+use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
+use super::{Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, Traffic, chain};
+use crate::config::{Options, Secret, SyncUrl};
+use crate::error::{Error, Result};
+
+const HELLO: &str = "/wal_log.ReplicationLog/Hello";
+const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
+const SNAPSHOT: &str = "/wal_log.ReplicationLog/Snapshot";
+
+/// Hello carries the database's configuration besides two ids.
+const MAX_HELLO: u32 = 1 << 20;
+/// An encoded Frame: the frame, a time stamp, a durable frame number.
+const MAX_RPC_FRAME: u64 = FRAME_SIZE as u64 + 64;
+
+pub struct WalLog {
+    http: Http,
+    namespace: Option<String>,
+    token: Option<Secret>,
+    session: Option<String>,
+    timeout: Duration,
+}
+
+/// How far one pull has come.
+struct Progress {
+    next: u64,
+    /// Checksum of the frame before `next`, None where it cannot be known
+    /// (behind a snapshot).
+    chain: Option<u64>,
+    page_count: u32,
+    frames: u64,
+}
+
+enum Batch {
+    /// So many frames, up to a commit.
+    Frames(u64),
+    NoHello,
+    NeedSnapshot,
+    /// The first frame does not follow the position.
+    Diverged,
+}
+
+impl WalLog {
+    pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<WalLog> {
+        let namespace =
+            options.namespace.clone().or_else(|| url.host_namespace().map(str::to_string));
+        Ok(WalLog {
+            http: Http::new(url, options, traffic)?,
+            namespace,
+            token: options.auth_token.clone(),
+            session: None,
+            timeout: options.timeout,
+        })
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let namespace = self.namespace.as_deref().unwrap_or("default");
+        // Binary metadata: base64, and sqld accepts no padding.
+        let mut headers = vec![("x-namespace-bin", STANDARD_NO_PAD.encode(namespace))];
+        if let Some(token) = &self.token {
+            let bearer = format!("Bearer {}", token.expose());
+            headers.push(("authorization", bearer.clone()));
+            headers.push(("x-authorization", bearer));
+        }
+        if let Some(session) = &self.session {
+            headers.push(("x-session-token", session.clone()));
+        }
+        headers
+    }
+
+    fn call(&self, path: &str, next_offset: u64) -> Result<Answer<'_>> {
+        grpc_web::call(&self.http, path, self.headers(), &LogOffset { next_offset })
+    }
+
+    /// One BatchLogEntries: frames from `progress.next` on, as many as the primary gives.
+    fn batch(&self, progress: &mut Progress, sink: &mut dyn PageSink) -> Result<Batch> {
+        let mut stream = match self.call(BATCH, progress.next)? {
+            Answer::Stream(stream) => stream,
+            Answer::Refused(status) => return refused(status),
+        };
+        let mut frames = LogFrames { progress, sink, received: 0, in_transaction: false };
+        let mut ended = None;
+        while ended.is_none() {
+            match stream.next()? {
+                Item::Message => {
+                    // message Frames { repeated Frame frames = 1; }, read field by
+                    // field: a transaction may be larger than memory.
+                    while stream.left() > 0 {
+                        let Some(frame) = next_field(&mut stream)? else { continue };
+                        if !frames.take(&frame.data)? {
+                            return Ok(Batch::Diverged);
+                        }
+                    }
+                }
+                Item::End(status) => ended = Some(status),
+            }
+        }
+        if let Some(Some(status)) = ended {
+            return refused(status);
+        }
+        if frames.in_transaction {
+            return Err(Error::Protocol("the log frames end within a transaction".into()));
+        }
+        Ok(Batch::Frames(frames.received))
+    }
+
+    /// The compacted part of the log: each page once, newest frame first.
+    fn snapshot(&self, progress: &mut Progress, sink: &mut dyn PageSink) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let status = match self.call(SNAPSHOT, progress.next)? {
+                Answer::Stream(mut stream) => match self.snapshot_frames(&mut stream, progress, sink)? {
+                    None => return Ok(()),
+                    Some(status) => status,
+                },
+                Answer::Refused(status) => status,
+            };
+            // While the primary compacts its log there is no snapshot for a moment.
+            if status.code != Status::UNAVAILABLE || Instant::now() + pause > deadline {
+                return Err(status.into_error());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Reads a snapshot; answers a status with which it ended before its first frame.
+    fn snapshot_frames(
+        &self,
+        stream: &mut Stream,
+        progress: &mut Progress,
+        sink: &mut dyn PageSink,
+    ) -> Result<Option<Status>> {
+        let bad = |why: String| Error::Protocol(format!("snapshot: {why}"));
+        let mut end = None;
+        let mut previous: Option<u64> = None;
+        let mut size = 0;
+        loop {
+            match stream.next()? {
+                Item::Message => {
+                    let message: RpcFrame = stream.message(MAX_RPC_FRAME as u32)?;
+                    let frame = decode(&message.data)?;
+                    if size != 0 {
+                        return Err(bad("frames behind the one with the database size".into()));
+                    }
+                    let below = previous.is_none_or(|p| frame.frame_no < p);
+                    if !below || frame.frame_no < progress.next {
+                        return Err(bad(format!("frame {} out of order", frame.frame_no)));
+                    }
+                    end.get_or_insert(frame.frame_no);
+                    previous = Some(frame.frame_no);
+                    size = frame.size_after;
+                    sink.page(frame.pgno, frame.page)?;
+                    progress.frames += 1;
+                }
+                Item::End(Some(status)) if end.is_none() => return Ok(Some(status)),
+                Item::End(Some(status)) => return Err(status.into_error()),
+                Item::End(None) => break,
+            }
+        }
+        match end {
+            Some(end) if size != 0 => {
+                *progress = Progress { next: end + 1, chain: None, page_count: size, ..*progress };
+                Ok(None)
+            }
+            _ => Err(bad("it ends without the database size".into())),
+        }
+    }
+
+    /// The same history, at least as far as a Hello said before?
+    fn renew(&mut self, to: &Head) -> Result<Option<String>> {
+        let head = self.hello()?;
+        Ok((head.log_id != to.log_id || head.frame_no < to.frame_no)
+            .then(|| "the primary's history changed during the sync".to_string()))
+    }
+}
+
+impl Remote for WalLog {
+    fn hello(&mut self) -> Result<Head> {
+        self.session = None;
+        let answer =
+            grpc_web::call(&self.http, HELLO, self.headers(), &HelloRequest { handshake_version: Some(1) })?;
+        let mut stream = match answer {
+            Answer::Stream(stream) => stream,
+            Answer::Refused(status) => return Err(status.into_error()),
+        };
+        let hello: HelloResponse = match stream.next()? {
+            Item::Message => stream.message(MAX_HELLO)?,
+            Item::End(Some(status)) => return Err(status.into_error()),
+            Item::End(None) => return Err(Error::Protocol("an empty Hello".into())),
+        };
+        if let Item::End(Some(status)) = stream.next()? {
+            return Err(status.into_error());
+        }
+        if hello.log_id.is_empty() || hello.log_id.len() > MAX_LOG_ID {
+            return Err(Error::Protocol("Hello without a usable log_id".into()));
+        }
+        let session = String::from_utf8(hello.session_token)
+            .ok()
+            .filter(|t| t.bytes().all(|b| (0x21..0x7f).contains(&b)))
+            .ok_or_else(|| Error::Protocol("Hello with an unusable session token".into()))?;
+        self.session = Some(session);
+        Ok(Head { log_id: hello.log_id, frame_no: hello.current_replication_index })
+    }
+
+    fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull> {
+        if from.log_id != to.log_id {
+            return Ok(Pull::Diverged(format!("the primary has another log ({} instead of {})", to.log_id, from.log_id)));
+        }
+        if to.frame_no < from.frame_no {
+            return Ok(Pull::Diverged(format!(
+                "the primary lost frames: it is at {}, this replica at {}",
+                to.frame_no.map_or("its beginning".into(), |n| n.to_string()),
+                from.frame_no.unwrap_or(0)
+            )));
+        }
+        let Some(goal) = to.frame_no.filter(|_| to.frame_no != from.frame_no) else {
+            return Ok(Pull::UpToDate);
+        };
+        let mut progress =
+            Progress { next: from.next(), chain: from.checksum, page_count: 0, frames: 0 };
+        let mut renewals = 0;
+        while progress.next <= goal {
+            match self.batch(&mut progress, sink)? {
+                Batch::Frames(0) => {
+                    return Err(Error::Protocol(format!(
+                        "no frame {} although Hello gave {goal} as the newest",
+                        progress.next
+                    )));
+                }
+                Batch::Frames(_) => {}
+                Batch::NeedSnapshot => self.snapshot(&mut progress, sink)?,
+                Batch::NoHello if renewals < 3 => {
+                    renewals += 1;
+                    if let Some(why) = self.renew(to)? {
+                        return Ok(Pull::Diverged(why));
+                    }
+                }
+                Batch::NoHello => return Err(Error::Protocol("NO_HELLO again and again".into())),
+                Batch::Diverged => {
+                    return Ok(Pull::Diverged(format!(
+                        "the primary's frame {} does not follow this replica's frame {}",
+                        from.next(),
+                        from.frame_no.unwrap_or(0)
+                    )));
+                }
+            }
+        }
+        Ok(Pull::Reached(Reached {
+            position: Position {
+                log_id: from.log_id.clone(),
+                frame_no: Some(progress.next - 1),
+                checksum: progress.chain,
+            },
+            page_count: progress.page_count,
+            frames: progress.frames,
+        }))
+    }
+
+    fn set_token(&mut self, token: Option<Secret>) {
+        self.token = token;
+        self.session = None;
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) -> Result<()> {
+        self.timeout = timeout;
+        self.http.set_timeout(timeout);
+        Ok(())
+    }
+}
+
+/// Checks log frames against their neighbours and hands their pages on.
+struct LogFrames<'a> {
+    progress: &'a mut Progress,
+    sink: &'a mut dyn PageSink,
+    received: u64,
+    in_transaction: bool,
+}
+
+impl LogFrames<'_> {
+    /// False if the very first frame of the pull does not continue the chain.
+    fn take(&mut self, bytes: &[u8]) -> Result<bool> {
+        let frame = decode(bytes)?;
+        let progress = &mut *self.progress;
+        if frame.frame_no != progress.next {
+            return Err(Error::Protocol(format!("frame {} where {} is due", frame.frame_no, progress.next)));
+        }
+        if progress.chain.is_some_and(|previous| chain::next(previous, frame.page) != frame.checksum) {
+            if progress.frames == 0 && progress.next > 0 {
+                return Ok(false);
+            }
+            return Err(Error::Protocol(format!("checksum of frame {} is wrong", frame.frame_no)));
+        }
+        self.sink.page(frame.pgno, frame.page)?;
+        progress.chain = Some(frame.checksum);
+        progress.next += 1;
+        progress.frames += 1;
+        self.received += 1;
+        self.in_transaction = frame.size_after == 0;
+        if frame.size_after != 0 {
+            progress.page_count = frame.size_after;
+        }
+        Ok(true)
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<LogFrame<'_>> {
+    let frame = LogFrame::decode(bytes)
+        .ok_or_else(|| Error::Protocol(format!("a log frame of {} bytes", bytes.len())))?;
+    if frame.pgno == 0 || frame.pgno == u32::MAX {
+        return Err(Error::Protocol(format!("frame {} is for page {}", frame.frame_no, frame.pgno)));
+    }
+    if frame.frame_no == u64::MAX {
+        return Err(Error::Protocol("a frame number past all bounds".into()));
+    }
+    Ok(frame)
+}
+
+fn refused(status: Status) -> Result<Batch> {
+    if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
+        Ok(Batch::NoHello)
+    } else if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
+        Ok(Batch::NeedSnapshot)
+    } else {
+        Err(status.into_error())
+    }
+}
+
+/// Reads one field of a Frames message: a Frame, or None for one we do not know.
+fn next_field(stream: &mut Stream) -> Result<Option<RpcFrame>> {
+    use prost::Message;
+    let tag = stream.varint()?;
+    let len = match tag & 7 {
+        0 => return stream.varint().map(|_| None),
+        1 => 8,
+        2 => stream.varint()?,
+        5 => 4,
+        kind => return Err(Error::Protocol(format!("protobuf wire type {kind}"))),
+    };
+    if len > MAX_RPC_FRAME {
+        return Err(Error::Protocol(format!("a field of {len} bytes where a frame is due")));
+    }
+    let mut bytes = vec![0; len as usize];
+    stream.read(&mut bytes)?;
+    if tag != 0x0a {
+        return Ok(None);
+    }
+    RpcFrame::decode(&bytes[..]).map(Some).map_err(|e| Error::Protocol(e.to_string()))
+}

@@ -1,0 +1,296 @@
+//! Makes pulled pages the local content, as one transaction: through the log
+//! of a database that exists, or as a new database file.
+
+use libsqlite3_sys as sql;
+
+use super::files::{Files, WriteLock, log_end};
+use super::image::{Changes, check_page1};
+use super::position::{PositionFile, Record, path_of};
+use crate::error::Result;
+use crate::ffi::api;
+use crate::ffi::file::{FileKind, OsFile};
+use crate::ffi::shm::ShmLock;
+use crate::ffi::vfs::BaseVfs;
+use crate::remote::Reached;
+use crate::wal::format::next_salt;
+use crate::wal::index::Header;
+use crate::wal::reader::Reader;
+use crate::wal::writer::Writer;
+use crate::wal::{PAGE_SIZE, Page};
+
+/// What arrives at an applier: pages, then where they lead. Without `Finish`
+/// nothing is applied.
+pub enum Message {
+    Pages(Vec<(u32, Box<Page>)>),
+    Finish(Reached),
+}
+
+/// A transaction in the log of an existing database.
+struct LogTransaction<'a> {
+    files: &'a Files,
+    _lock: WriteLock<'a>,
+    /// The database before it.
+    before: Reader<'a, OsFile, OsFile>,
+    writer: Writer<'a, OsFile, OsFile>,
+    changes: Changes,
+}
+
+impl<'a> LogTransaction<'a> {
+    fn begin(files: &'a Files, lock: WriteLock<'a>, mut header: Header) -> Result<Self> {
+        restart_if_done(files, &mut header)?;
+        Ok(LogTransaction {
+            files,
+            _lock: lock,
+            before: files.reader(header),
+            writer: Writer::begin(&files.wal, files.index(), header, api::random())?,
+            changes: Changes::default(),
+        })
+    }
+
+    fn put(&mut self, pgno: u32, page: &Page) -> Result<()> {
+        self.changes.note(pgno, page);
+        self.writer.put(pgno, page)
+    }
+
+    fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
+        pages.iter().try_for_each(|(pgno, page)| self.put(*pgno, page))
+    }
+
+    /// Page 1 as it will be.
+    fn page1(&self) -> Result<Box<Page>> {
+        if let Some(page) = &self.changes.page1 {
+            return Ok(page.clone());
+        }
+        let mut page = Box::new([0; PAGE_SIZE]);
+        self.before.read(1, &mut page)?;
+        Ok(page)
+    }
+
+    fn hash_before(&self, pgno: u32, page: &mut Page) -> Result<u64> {
+        self.before.read(pgno, page)?;
+        Ok(super::digest::page_hash(pgno, page))
+    }
+
+    /// Pages inside the new size that nobody wrote are zeros, whatever an
+    /// earlier, larger content left in the file at their place.
+    fn blank(&mut self, from: u32, page_count: u32) -> Result<()> {
+        let on_disk = (self.files.db.size()? / PAGE_SIZE as u64).min(u64::from(page_count)) as u32;
+        let on_disk = on_disk.max(self.before.page_count()?.min(page_count));
+        for pgno in from..=on_disk {
+            if !self.writer.contains(pgno) {
+                self.put(pgno, &[0; PAGE_SIZE])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `base`: the record of the content before, None if all of it is replaced.
+    fn commit(mut self, store: &mut PositionFile, base: Option<&Record>, reached: Reached) -> Result<Record> {
+        let page_count = reached.page_count;
+        check_page1(&*self.page1()?, page_count)?;
+        let digest = match base {
+            None => {
+                self.changes.check_whole(page_count)?;
+                self.blank(1, page_count)?;
+                self.changes.digest(page_count)
+            }
+            Some(base) => {
+                self.blank(base.page_count + 1, page_count)?;
+                let (mut digest, mut page) = (base.digest, Box::new([0; PAGE_SIZE]));
+                for (&pgno, &hash) in &self.changes.hashes {
+                    if pgno <= base.page_count {
+                        digest.remove(self.hash_before(pgno, &mut page)?);
+                    }
+                    if pgno <= page_count {
+                        digest.add(hash);
+                    }
+                }
+                for pgno in page_count + 1..=base.page_count {
+                    if !self.changes.hashes.contains_key(&pgno) {
+                        digest.remove(self.hash_before(pgno, &mut page)?);
+                    }
+                }
+                digest
+            }
+        };
+        let prepared = self.writer.prepare(page_count)?;
+        // Recorded and durable first: whichever of the two states a crash
+        // leaves, there is a record of it.
+        let record = store.append(Record {
+            seq: 0,
+            position: reached.position,
+            page_count,
+            digest,
+            end: Some(prepared.end()),
+            stamp: Some(self.files.stamp(false)?),
+            complete: false,
+        })?;
+        store.sync()?;
+        prepared.publish()?;
+        // The log holds no more unsynced transactions than there are records.
+        if record.seq % 512 == 0 {
+            self.files.wal.sync()?;
+        }
+        Ok(record)
+    }
+}
+
+/// Begins the log anew where nobody needs its frames any more, as SQLite's
+/// writers do. A reader of the log simply keeps it growing.
+fn restart_if_done(files: &Files, header: &mut Header) -> Result<()> {
+    let index = files.index();
+    if header.max_frame == 0 || index.backfilled()? != header.max_frame {
+        return Ok(());
+    }
+    if files.db.shm_lock(ShmLock::LOG_READERS)? {
+        let random: [u8; 4] = api::random();
+        let restarted = index.restart(header, next_salt(header.salt, random));
+        files.db.shm_unlock(ShmLock::LOG_READERS);
+        restarted?;
+    }
+    Ok(())
+}
+
+/// Applies pages on top of the state that `base` records. None if the database
+/// is not in that state any more (another process was faster), or nothing was
+/// finished.
+pub fn increment(
+    files: &Files,
+    store: &mut PositionFile,
+    base: &Record,
+    timeout: std::time::Duration,
+    messages: &mut dyn Iterator<Item = Message>,
+) -> Result<Option<Record>> {
+    let (lock, header) = files.write_lock(timeout)?;
+    let moved = match base.end {
+        Some(_) => log_end(&header) != base.end,
+        None => header.max_frame != 0,
+    };
+    if moved {
+        return Ok(None);
+    }
+    let mut transaction = LogTransaction::begin(files, lock, header)?;
+    run(&mut transaction, messages, LogTransaction::put_all)?
+        .map(|reached| transaction.commit(store, Some(base), reached))
+        .transpose()
+}
+
+/// Replaces the whole content.
+pub fn replace(
+    files: &Files,
+    store: &mut PositionFile,
+    timeout: std::time::Duration,
+    messages: &mut dyn Iterator<Item = Message>,
+) -> Result<Option<Record>> {
+    let (lock, header) = files.write_lock(timeout)?;
+    let mut transaction = LogTransaction::begin(files, lock, header)?;
+    run(&mut transaction, messages, LogTransaction::put_all)?
+        .map(|reached| transaction.commit(store, None, reached))
+        .transpose()
+}
+
+/// Feeds pages into a target until the end is told, or never is.
+fn run<T>(
+    target: &mut T,
+    messages: &mut dyn Iterator<Item = Message>,
+    put: impl Fn(&mut T, &[(u32, Box<Page>)]) -> Result<()>,
+) -> Result<Option<Reached>> {
+    for message in messages {
+        match message {
+            Message::Pages(pages) => put(target, &pages)?,
+            Message::Finish(reached) => return Ok(Some(reached)),
+        }
+    }
+    Ok(None)
+}
+
+/// A database file in the making. It stands under SQLite's own rollback
+/// protocol: an EXCLUSIVE lock, and a journal that says "no pages before". Any
+/// SQLite that finds it after a crash rolls it back to nothing.
+pub struct NewFile {
+    db: OsFile,
+    vfs: BaseVfs,
+    path: String,
+    changes: Changes,
+    store: PositionFile,
+}
+
+impl NewFile {
+    /// None if the file is not empty any more, or another process is making it.
+    pub fn begin(
+        vfs: &BaseVfs,
+        path: &str,
+        store: impl FnOnce() -> Result<PositionFile>,
+    ) -> Result<Option<NewFile>> {
+        let db = OsFile::open(vfs, path, FileKind::Database, true)?;
+        let locked = db.lock(sql::SQLITE_LOCK_SHARED)?
+            && db.lock(sql::SQLITE_LOCK_RESERVED)?
+            && db.lock(sql::SQLITE_LOCK_EXCLUSIVE)?;
+        if !locked || db.has_moved() || db.size()? != 0 {
+            return Ok(None);
+        }
+        // What an older database of this name left behind must not be taken for part of this one.
+        vfs.delete(&format!("{path}-wal"))?;
+        let store = store()?;
+        let journal = OsFile::open(vfs, path, FileKind::Journal, true)?;
+        journal.write_at(&empty_journal(), 0)?;
+        journal.sync()?;
+        Ok(Some(NewFile { db, vfs: *vfs, path: path.to_string(), changes: Changes::default(), store }))
+    }
+
+    fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
+        for (pgno, page) in pages {
+            self.changes.note(*pgno, page);
+            self.db.write_at(&page[..], u64::from(pgno - 1) * PAGE_SIZE as u64)?;
+        }
+        Ok(())
+    }
+
+    pub fn fill(&mut self, messages: &mut dyn Iterator<Item = Message>) -> Result<Option<Reached>> {
+        run(self, messages, NewFile::put_all)
+    }
+
+    /// Makes the database exist.
+    pub fn commit(mut self, reached: Reached) -> Result<Record> {
+        let page_count = reached.page_count;
+        self.changes.check_whole(page_count)?;
+        if let Some(page1) = &self.changes.page1 {
+            check_page1(page1, page_count)?;
+        }
+        self.db.truncate(u64::from(page_count) * PAGE_SIZE as u64)?;
+        self.db.sync()?;
+        let record = self.store.append(Record {
+            seq: 0,
+            position: reached.position,
+            page_count,
+            digest: self.changes.digest(page_count),
+            end: None,
+            stamp: Some(super::position::Stamp::settled(&self.path)?),
+            complete: true,
+        })?;
+        self.store.sync()?;
+        // The commit, as in rollback mode.
+        self.vfs.delete(&format!("{}-journal", self.path))?;
+        Ok(record)
+    }
+
+    /// Leaves nothing behind.
+    pub fn abandon(self) -> Result<()> {
+        self.db.truncate(0)?;
+        self.vfs.delete(&format!("{}-journal", self.path))?;
+        // Still locked: whoever waits for it sees that it has moved, and begins again.
+        self.vfs.delete(&self.path)?;
+        self.vfs.delete(&path_of(&self.path))
+    }
+}
+
+/// A rollback journal of a database that had no pages (file format, section 3).
+fn empty_journal() -> [u8; 512] {
+    let mut header = [0; 512];
+    header[..8].copy_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    // No records, a nonce for their checksums, no pages.
+    header[12..16].copy_from_slice(&api::random::<4>());
+    header[20..24].copy_from_slice(&512u32.to_be_bytes());
+    header[24..28].copy_from_slice(&(PAGE_SIZE as u32).to_be_bytes());
+    header
+}

@@ -1,0 +1,128 @@
+//! Our own handles on a replica's database: the file, its log, and a
+//! connection on which SQLite itself recovers and checkpoints.
+
+use std::time::{Duration, Instant};
+
+use libsqlite3_sys as sql;
+
+use super::digest::{Digest, page_hash};
+use super::position::Stamp;
+use crate::error::{Error, Result};
+use crate::ffi::conn::Connection;
+use crate::ffi::file::{FileKind, OsFile};
+use crate::ffi::shm::ShmLock;
+use crate::ffi::vfs::BaseVfs;
+use crate::wal::PAGE_SIZE;
+use crate::wal::index::{Header, WalIndex};
+use crate::wal::reader::Reader;
+use crate::wal::writer::LogEnd;
+
+/// Fields drop in this order: the connection last, so that it closes as the
+/// last user does, checkpointing and removing the log.
+pub struct Files {
+    pub db: OsFile,
+    pub wal: OsFile,
+    pub conn: Connection,
+    inode: u64,
+}
+
+/// WAL_WRITE_LOCK, given back on drop.
+pub struct WriteLock<'a>(&'a OsFile);
+
+impl Drop for WriteLock<'_> {
+    fn drop(&mut self) {
+        self.0.shm_unlock(ShmLock::WRITE);
+    }
+}
+
+impl Files {
+    /// Opens a database that exists, recovering it if that is due.
+    pub fn open(vfs: &BaseVfs, path: &str) -> Result<Files> {
+        let conn = Connection::open(vfs, path)?;
+        conn.touch()?;
+        let mut db = OsFile::open(vfs, path, FileKind::Database, false)?;
+        if !db.lock(sql::SQLITE_LOCK_SHARED)? {
+            return Err(Error::Busy(format!("'{path}' is locked")));
+        }
+        db.open_shm()?;
+        let wal = OsFile::open(vfs, path, FileKind::Wal, true)?;
+        Ok(Files { db, wal, conn, inode: Stamp::of(path)?.inode })
+    }
+
+    pub fn index(&self) -> WalIndex<'_, OsFile> {
+        WalIndex(&self.db)
+    }
+
+    /// The current header; recovery is SQLite's, on our connection.
+    pub fn header(&self) -> Result<Header> {
+        for attempt in 0..50 {
+            if let Some(header) = self.index().header()? {
+                return Ok(header);
+            }
+            // A writer is publishing, or one died doing so.
+            if attempt > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            match self.conn.touch() {
+                Ok(()) | Err(Error::Busy(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Error::Busy(format!("the wal-index of '{}' stays invalid", self.db.path())))
+    }
+
+    /// Waits for the write lock and answers the header that holds under it.
+    pub fn write_lock(&self, timeout: Duration) -> Result<(WriteLock<'_>, Header)> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            // Recovery first: it needs the lock for itself.
+            self.header()?;
+            if self.db.shm_lock(ShmLock::WRITE)? {
+                let lock = WriteLock(&self.db);
+                if let Some(header) = self.index().header()? {
+                    return Ok((lock, header));
+                }
+            }
+            if Instant::now() + pause > deadline {
+                return Err(Error::Busy(format!("'{}': another connection is writing", self.db.path())));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    pub fn reader(&self, header: Header) -> Reader<'_, OsFile, OsFile> {
+        Reader { db: &self.db, wal: Some(&self.wal), index: self.index(), header }
+    }
+
+    /// The digest of the whole content, and its size. Holding the write lock.
+    pub fn digest(&self, header: Header) -> Result<(Digest, u32)> {
+        let reader = self.reader(header);
+        let page_count = reader.page_count()?;
+        let (mut digest, mut page) = (Digest::default(), Box::new([0; PAGE_SIZE]));
+        for pgno in 1..=page_count {
+            reader.read(pgno, &mut page)?;
+            digest.add(page_hash(pgno, &page));
+        }
+        Ok((digest, page_count))
+    }
+
+    /// The stamp of the database file; an error if the name leads to another
+    /// file than the one that is open.
+    pub fn stamp(&self, settled: bool) -> Result<Stamp> {
+        let path = self.db.path();
+        let stamp = if settled { Stamp::settled(path)? } else { Stamp::of(path)? };
+        if stamp.inode != self.inode {
+            return Err(Error::Corrupt(format!(
+                "'{path}' was replaced by another file while it was open; close every connection to it and open it again"
+            )));
+        }
+        Ok(stamp)
+    }
+}
+
+/// The end of a log that has transactions.
+pub fn log_end(header: &Header) -> Option<LogEnd> {
+    (header.max_frame > 0).then(|| LogEnd::of(header))
+}

@@ -1,0 +1,90 @@
+//! What must hold for a database image (file format, section 1.3), and the
+//! smallest one.
+
+use std::collections::HashMap;
+
+use super::digest::Digest;
+use crate::error::{Error, Result};
+use crate::wal::{LOCK_PAGE, PAGE_SIZE, Page};
+
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// A database without any table, in WAL mode: what a replica of an empty
+/// primary is.
+pub fn empty_database() -> Box<Page> {
+    let mut page = Box::new([0; PAGE_SIZE]);
+    page[..16].copy_from_slice(MAGIC);
+    page[16..18].copy_from_slice(&(PAGE_SIZE as u16).to_be_bytes());
+    // WAL for reading and writing, no reserved bytes, the fixed payload fractions.
+    page[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+    page[31] = 1; // size in pages
+    page[47] = 4; // schema format
+    page[59] = 1; // UTF-8
+    page[100] = 0x0d; // an empty leaf table page,
+    page[105..107].copy_from_slice(&(PAGE_SIZE as u16).to_be_bytes()); // content at its end
+    page
+}
+
+/// The pages a transaction brings: their hashes, and page 1 itself.
+#[derive(Default)]
+pub struct Changes {
+    pub hashes: HashMap<u32, u64>,
+    pub page1: Option<Box<Page>>,
+}
+
+impl Changes {
+    pub fn note(&mut self, pgno: u32, page: &Page) {
+        self.hashes.insert(pgno, super::digest::page_hash(pgno, page));
+        if pgno == 1 {
+            self.page1 = Some(Box::new(*page));
+        }
+    }
+
+    /// The digest of a database that has these pages and no others.
+    pub fn digest(&self, page_count: u32) -> Digest {
+        let mut digest = Digest::default();
+        self.hashes.iter().filter(|(pgno, _)| **pgno <= page_count).for_each(|(_, h)| digest.add(*h));
+        digest
+    }
+
+    /// Pages of a whole image that did not come. SQLite never writes pages
+    /// that are freed in the transaction that allocated them, so a few may be
+    /// missing: as many as the freelist has.
+    pub fn check_whole(&self, page_count: u32) -> Result<()> {
+        let page1 = self.page1.as_ref().ok_or_else(|| Error::Protocol("no page 1 came".into()))?;
+        let lock_page = u32::from(page_count >= LOCK_PAGE);
+        let have = self.hashes.keys().filter(|p| **p <= page_count && **p != LOCK_PAGE).count() as u32;
+        let missing = page_count.saturating_sub(lock_page).saturating_sub(have);
+        let free = u32_be(&page1[..], 36);
+        if missing > free {
+            return Err(Error::Protocol(format!(
+                "{missing} of {page_count} pages did not come, and only {free} are free"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a primary's page 1 against the size its commit gave.
+pub fn check_page1(page1: &Page, page_count: u32) -> Result<()> {
+    let bad = |why: String| Err(Error::Protocol(format!("page 1: {why}")));
+    if &page1[..16] != MAGIC {
+        return bad("not a SQLite database".into());
+    }
+    let page_size = u16::from_be_bytes([page1[16], page1[17]]);
+    if usize::from(page_size) != PAGE_SIZE {
+        return bad(format!("page size {page_size} instead of {PAGE_SIZE}"));
+    }
+    if page1[18..20] != [2, 2] {
+        return bad("the primary's database is not in WAL mode".into());
+    }
+    let size = u32_be(page1, 28);
+    if size != page_count {
+        return bad(format!("a size of {size} pages, but the commit says {page_count}"));
+    }
+    Ok(())
+}
+
+fn u32_be(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

@@ -1,0 +1,206 @@
+//! The local side of a replica: the files, where in the primary's history they
+//! are, and their checkpoints.
+
+use std::time::{Duration, Instant};
+
+use super::apply::{self, Message, NewFile};
+use super::files::{Files, log_end};
+use super::position::{Identity, PositionFile, Record, path_of};
+use crate::error::{Error, Result};
+use crate::ffi::conn::{Checkpoint, Connection};
+use crate::ffi::vfs::BaseVfs;
+use crate::wal::format::FRAME_SIZE;
+
+/// A log of so many frames is checkpointed, as by SQLite's default.
+const CHECKPOINT_FRAMES: u32 = 1000;
+/// A log file of this size is cut back when it is done with.
+const LARGE_LOG: u64 = 16 << 20;
+
+/// What lies at a replica's path.
+pub enum Found {
+    /// No content: the primary's has to be fetched.
+    Nothing,
+    Replica(Box<Local>),
+}
+
+pub struct Local {
+    pub files: Files,
+    pub store: PositionFile,
+    path: String,
+    /// The wal-index' transaction counter when the state was last known: as
+    /// long as it stands, nobody has written since.
+    change: u32,
+}
+
+impl Local {
+    /// Looks at the path and opens what is there. Waits, bounded, for another
+    /// process that is fetching the database.
+    pub fn find(vfs: &BaseVfs, path: &str, timeout: Duration) -> Result<Found> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let size = match std::fs::metadata(path) {
+                Ok(meta) => meta.len(),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+                Err(e) => return Err(Error::CantOpen(format!("cannot stat '{path}': {e}"))),
+            };
+            if size == 0 {
+                return Ok(Found::Nothing);
+            }
+            let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;
+            // A bootstrap that goes on, or one that died: SQLite rolls that
+            // back to nothing as soon as it may.
+            if vfs.exists(&format!("{path}-journal"))? {
+                match Connection::open(vfs, path).and_then(|conn| conn.touch()) {
+                    Ok(()) => continue,
+                    Err(Error::Busy(_)) if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(20));
+                        continue;
+                    }
+                    Err(Error::Busy(_)) => return Err(being_fetched(path)),
+                    Err(e) => return Err(e),
+                }
+            }
+            if store.last().is_none() {
+                return Err(foreign(path));
+            }
+            let files = Files::open(vfs, path)?;
+            return Ok(Found::Replica(Box::new(Local { files, store, path: path.to_string(), change: 0 })));
+        }
+    }
+
+    /// Makes the database of what `fetch` feeds it.
+    pub fn create(
+        vfs: &BaseVfs,
+        path: &str,
+        identity: Identity,
+        timeout: Duration,
+        fetch: impl FnOnce(&mut NewFile) -> Result<crate::remote::Reached>,
+    ) -> Result<Found> {
+        let Some(mut new) = NewFile::begin(vfs, path, || PositionFile::create(path, identity))? else {
+            return Ok(Found::Nothing);
+        };
+        match fetch(&mut new) {
+            Ok(reached) => new.commit(reached)?,
+            Err(e) => {
+                // The cause counts, not what the cleaning up runs into.
+                let _ = new.abandon();
+                return Err(e);
+            }
+        };
+        Self::find(vfs, path, timeout)
+    }
+
+    /// Where in the primary's history the local content is.
+    pub fn locate(&mut self, timeout: Duration) -> Result<Record> {
+        let header = self.files.header()?;
+        self.store.refresh()?;
+        let stamp = self.files.stamp(false)?;
+        if let Some(record) = self.store.find(log_end(&header), &stamp) {
+            self.change = header.change;
+            return Ok(record.clone());
+        }
+        self.identify(timeout)
+    }
+
+    /// The slow way: by the content. Due after another process has
+    /// checkpointed, or put another file there, or written.
+    fn identify(&mut self, timeout: Duration) -> Result<Record> {
+        let (_lock, header) = self.files.write_lock(timeout)?;
+        self.store.refresh()?;
+        let stamp = self.files.stamp(true)?;
+        let (digest, page_count) = self.files.digest(header)?;
+        let Some(record) = self.store.find_content(digest, page_count).cloned() else {
+            return Err(Error::Diverged(format!(
+                "'{}' was changed locally, not by this replica (a write by another SQLite, or another file put there)",
+                self.path
+            )));
+        };
+        self.change = header.change;
+        let backfilled = self.files.index().backfilled()?;
+        self.store.append(Record {
+            end: log_end(&header),
+            stamp: Some(stamp),
+            complete: backfilled == header.max_frame,
+            ..record
+        })
+    }
+
+    /// Applies what was pulled since `base`; None if the state is another by now.
+    pub fn increment(
+        &mut self,
+        base: &Record,
+        timeout: Duration,
+        messages: &mut dyn Iterator<Item = Message>,
+    ) -> Result<Option<Record>> {
+        let applied = apply::increment(&self.files, &mut self.store, base, timeout, messages)?;
+        self.note(applied)
+    }
+
+    /// Replaces the content by what was pulled.
+    pub fn replace(
+        &mut self,
+        timeout: Duration,
+        messages: &mut dyn Iterator<Item = Message>,
+    ) -> Result<Option<Record>> {
+        let applied = apply::replace(&self.files, &mut self.store, timeout, messages)?;
+        self.note(applied)
+    }
+
+    fn note(&mut self, applied: Option<Record>) -> Result<Option<Record>> {
+        if applied.is_some() {
+            self.change = self.files.header()?.change;
+        }
+        Ok(applied)
+    }
+
+    /// Checkpoints when the log has grown; waits for nobody, and is no reason
+    /// for an error: the next one does what this one could not.
+    pub fn checkpoint_if_due(&mut self) -> Result<()> {
+        let header = self.files.header()?;
+        let waiting = header.max_frame.saturating_sub(self.files.index().backfilled()?);
+        let large = u64::from(header.max_frame) * FRAME_SIZE as u64 > LARGE_LOG;
+        if waiting < CHECKPOINT_FRAMES && !large {
+            return Ok(());
+        }
+        self.checkpoint(if large { Checkpoint::Truncate } else { Checkpoint::Passive })
+    }
+
+    /// Checkpoints, and records the stamp that the database file then has.
+    pub fn checkpoint(&mut self, how: Checkpoint) -> Result<()> {
+        self.store.sync()?;
+        self.files.conn.checkpoint(how)?;
+        let stamp = self.files.stamp(true)?;
+        let (_lock, header) = self.files.write_lock(Duration::from_millis(100))?;
+        self.store.refresh()?;
+        // Only if nobody has written since: then the last record is the state.
+        if let Some(last) = self.store.last().filter(|_| header.change == self.change).cloned() {
+            let complete = self.files.index().backfilled()? == header.max_frame;
+            let current = Record { end: log_end(&header), stamp: Some(stamp), complete, ..last.clone() };
+            if self.files.stamp(false)? == stamp && current != last {
+                self.store.append(current)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // So that the next process finds a file it knows. What fails here is
+        // found out by the next locate.
+        if self.change != 0 {
+            let _ = self.checkpoint(Checkpoint::Passive);
+        }
+    }
+}
+
+fn foreign(path: &str) -> Error {
+    Error::CantOpen(format!(
+        "'{path}' has content of its own and is not a replica (there is no '{}' beside it); move it away or choose another path",
+        path_of(path)
+    ))
+}
+
+fn being_fetched(path: &str) -> Error {
+    Error::Busy(format!("another process is fetching '{path}' from the primary; try again"))
+}

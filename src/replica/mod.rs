@@ -1,0 +1,346 @@
+//! One replica: a local database and its primary.
+
+pub mod apply;
+pub mod digest;
+pub mod files;
+pub mod image;
+pub mod local;
+pub mod pipeline;
+pub mod position;
+pub mod registry;
+pub mod status;
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use self::apply::Message;
+use self::image::empty_database;
+use self::local::{Found, Local};
+use self::pipeline::Outcome;
+use self::position::{Identity, Record};
+use self::status::{State, Status};
+use crate::config::Options;
+use crate::error::{Error, Result};
+use crate::ffi::api;
+use crate::ffi::vfs::BaseVfs;
+use crate::remote::wal_log::WalLog;
+use crate::remote::{Head, Position, Reached, Remote};
+
+/// What a sync did.
+#[derive(Clone, Copy, Debug)]
+pub struct Synced {
+    pub frame_no: Option<u64>,
+    pub frames: u64,
+}
+
+pub struct Replica {
+    path: String,
+    vfs: BaseVfs,
+    options: Mutex<Options>,
+    pub status: Status,
+    /// Held by whoever works on the files or talks to the primary.
+    engine: Mutex<Engine>,
+}
+
+struct Engine {
+    local: Option<Box<Local>>,
+    remote: Box<dyn Remote>,
+}
+
+impl Replica {
+    /// `options.sync_url` is given. Nothing is opened or asked yet.
+    pub fn new(vfs: BaseVfs, path: &str, options: Options) -> Result<Replica> {
+        let status = Status::new();
+        let url = options.sync_url.clone().ok_or_else(|| Error::Config("no sync_url".into()))?;
+        let remote = Box::new(WalLog::new(url, &options, status.traffic.clone())?);
+        Ok(Replica {
+            path: path.to_string(),
+            vfs,
+            options: Mutex::new(options),
+            status,
+            engine: Mutex::new(Engine { local: None, remote }),
+        })
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn options(&self) -> Options {
+        self.options.lock().clone()
+    }
+
+    fn timeout(&self) -> Duration {
+        self.options.lock().timeout
+    }
+
+    fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
+        self.engine.try_lock_for(self.timeout()).ok_or_else(|| {
+            Error::Busy(format!("'{}': another connection is syncing and has not ended yet", self.path))
+        })
+    }
+
+    fn identity(&self) -> Identity {
+        let options = self.options.lock();
+        Identity {
+            sync_url: options.sync_url.as_ref().map_or_else(String::new, |u| u.text.clone()),
+            namespace: options.namespace.clone(),
+        }
+    }
+
+    /// Makes sure that there is a local database: opens it, or fetches it.
+    pub fn ensure_ready(&self) -> Result<()> {
+        let mut engine = self.engine()?;
+        if engine.local.is_some() {
+            return Ok(());
+        }
+        let timeout = self.timeout();
+        let deadline = Instant::now() + timeout;
+        loop {
+            let found = match Local::find(&self.vfs, &self.path, timeout)? {
+                Found::Nothing => self.bootstrap(&mut engine)?,
+                found => found,
+            };
+            if let Found::Replica(mut local) = found {
+                if *local.store.identity() != self.identity() {
+                    local.store.set_identity(self.identity())?;
+                }
+                self.status.update(|f| {
+                    f.frame_no = local.store.last().and_then(|r| r.position.frame_no);
+                });
+                engine.local = Some(local);
+                return Ok(());
+            }
+            // Another process began to fetch it at the same time.
+            if Instant::now() > deadline {
+                return Err(Error::Busy(format!(
+                    "another process is fetching '{}' from the primary; try again",
+                    self.path
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The first fetch, into a new file.
+    fn bootstrap(&self, engine: &mut Engine) -> Result<Found> {
+        self.status.update(|f| f.state = State::Bootstrapping);
+        let unreachable = |e: Error| match e {
+            Error::Unreachable(why) => Error::CantOpen(format!(
+                "'{}' has no local content yet and the primary cannot be reached: {why}",
+                self.path
+            )),
+            e => e,
+        };
+        let head = engine.remote.hello().map_err(unreachable)?;
+        let start = Position::start(head.log_id.clone());
+        let bar = Progress::new(self.options.lock().progress, head.frame_no);
+        let mut frames = 0;
+        let found = Local::create(&self.vfs, &self.path, self.identity(), self.timeout(), |new| {
+            if head.frame_no.is_none() {
+                let mut image = empty_image(start.clone());
+                return new.fill(&mut image)?.ok_or_else(unfinished);
+            }
+            let fill = |messages: &mut dyn Iterator<Item = Message>| new.fill(messages);
+            match pipeline::pull(&mut *engine.remote, &start, &head, &mut |n| bar.at(n), fill)? {
+                Outcome::Applied(Some(reached)) => {
+                    frames = reached.frames;
+                    Ok(reached)
+                }
+                Outcome::Diverged(why) => Err(Error::Unreachable(why)),
+                Outcome::Applied(None) | Outcome::UpToDate => Err(unfinished()),
+            }
+        })
+        .map_err(unreachable)?;
+        bar.done();
+        if let Found::Replica(local) = &found {
+            self.noted(local.store.last(), &head, frames);
+        }
+        Ok(found)
+    }
+
+    /// Pulls to the primary's newest commit.
+    pub fn sync(&self) -> Result<Synced> {
+        let mut engine = self.engine()?;
+        self.told(|| self.sync_now(&mut engine))
+    }
+
+    fn sync_now(&self, engine: &mut Engine) -> Result<Synced> {
+        let timeout = self.timeout();
+        let Engine { local, remote } = engine;
+        let local = local.as_mut().ok_or_else(not_open)?;
+        let head = remote.hello()?;
+        self.status.update(|f| f.primary_frame_no = head.frame_no);
+        // Another process that syncs the same file may be faster; each round
+        // is lost only to one that got further.
+        for _ in 0..100 {
+            let base = local.locate(timeout)?;
+            let apply = |messages: &mut dyn Iterator<Item = Message>| local.increment(&base, timeout, messages);
+            match pipeline::pull(&mut **remote, &base.position, &head, &mut |_| {}, apply)? {
+                Outcome::UpToDate => return Ok(self.noted(Some(&base), &head, 0)),
+                Outcome::Applied(Some(record)) => {
+                    let frames = frames_between(&base, &record);
+                    self.checkpoint(local);
+                    return Ok(self.noted(Some(&record), &head, frames));
+                }
+                Outcome::Applied(None) => {}
+                Outcome::Diverged(why) => return self.rebootstrap(local, &mut **remote, &why),
+            }
+        }
+        Err(Error::Busy(format!("'{}': other processes keep changing it", self.path)))
+    }
+
+    /// The primary has another history: takes all of it, in one transaction.
+    fn rebootstrap(&self, local: &mut Local, remote: &mut dyn Remote, why: &str) -> Result<Synced> {
+        let head = remote.hello()?;
+        if head.frame_no.is_none() {
+            return Err(Error::Diverged(format!(
+                "{why}, and the primary is empty; this replica may be the last copy, so it stays as it is"
+            )));
+        }
+        self.loud(&format!("'{}': {why}; fetching everything again", self.path));
+        let synced = self.take_all(local, remote, &head)?;
+        let text = format!("'{}': {why}; everything was fetched again", self.path);
+        self.loud(&text);
+        self.status.update(|f| f.last_error = Some(text));
+        Ok(synced)
+    }
+
+    fn take_all(&self, local: &mut Local, remote: &mut dyn Remote, head: &Head) -> Result<Synced> {
+        let timeout = self.timeout();
+        let start = Position::start(head.log_id.clone());
+        let record = if head.frame_no.is_none() {
+            local.replace(timeout, &mut empty_image(start))?
+        } else {
+            let apply = |messages: &mut dyn Iterator<Item = Message>| local.replace(timeout, messages);
+            match pipeline::pull(remote, &start, head, &mut |_| {}, apply)? {
+                Outcome::Applied(record) => record,
+                Outcome::Diverged(why) => return Err(Error::Unreachable(why)),
+                Outcome::UpToDate => None,
+            }
+        }
+        .ok_or_else(unfinished)?;
+        self.checkpoint(local);
+        Ok(self.noted(Some(&record), head, record.position.next()))
+    }
+
+    /// Throws the local content away and takes the primary's.
+    pub fn resync(&self) -> Result<Synced> {
+        let mut engine = self.engine()?;
+        self.told(|| {
+            let Engine { local, remote } = &mut *engine;
+            let local = local.as_mut().ok_or_else(not_open)?;
+            let head = remote.hello()?;
+            self.take_all(local, &mut **remote, &head)
+        })
+    }
+
+    /// Syncs until at least `frame_no` is here; false when `limit` has passed first.
+    pub fn wait(&self, frame_no: u64, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            match self.sync() {
+                Ok(synced) if synced.frame_no >= Some(frame_no) => return Ok(true),
+                Ok(_) | Err(Error::Unreachable(_) | Error::Busy(_)) => {}
+                Err(e) => return Err(e),
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(pause.min(deadline - now));
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Changes an option of an open replica.
+    pub fn configure(&self, name: &str, value: &str) -> Result<()> {
+        if !["auth_token", "sync_interval", "live", "timeout"].contains(&name) {
+            return Err(Error::Config(format!(
+                "'{name}' cannot be changed while open; auth_token, sync_interval, live and timeout can"
+            )));
+        }
+        let mut options = self.options();
+        options.set(name, value)?;
+        options.check_available()?;
+        let mut engine = self.engine()?;
+        engine.remote.set_token(options.auth_token.clone());
+        engine.remote.set_timeout(options.timeout)?;
+        *self.options.lock() = options;
+        Ok(())
+    }
+
+    fn noted(&self, record: Option<&Record>, head: &Head, frames: u64) -> Synced {
+        let frame_no = record.and_then(|r| r.position.frame_no);
+        self.status.synced(frame_no, frames);
+        self.status.update(|f| f.primary_frame_no = head.frame_no.max(frame_no));
+        Synced { frame_no, frames }
+    }
+
+    /// A checkpoint that cannot be done now is not the sync's failure.
+    fn checkpoint(&self, local: &mut Local) {
+        if let Err(e) = local.checkpoint_if_due() {
+            api::log(e.code(), &format!("checkpoint of '{}': {e}", self.path));
+        }
+    }
+
+    /// Keeps an error for `replica_status`.
+    fn told<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        work().inspect_err(|e| self.status.failed(e))
+    }
+
+    /// Something the user must be able to find out later.
+    fn loud(&self, text: &str) {
+        api::log(libsqlite3_sys::SQLITE_WARNING, text);
+        registry::set_last_error(text);
+    }
+}
+
+/// Frames from one position to another of the same history.
+fn frames_between(base: &Record, record: &Record) -> u64 {
+    record.position.next().saturating_sub(base.position.next())
+}
+
+/// What a replica of an empty primary consists of.
+fn empty_image(position: Position) -> impl Iterator<Item = Message> {
+    let reached = Reached { position, page_count: 1, frames: 0 };
+    [Message::Pages(vec![(1, empty_database())]), Message::Finish(reached)].into_iter()
+}
+
+fn not_open() -> Error {
+    Error::Internal("the replica is not open".into())
+}
+
+fn unfinished() -> Error {
+    Error::Internal("the pull ended without a result".into())
+}
+
+/// The bar on stderr that `progress=1` asks for.
+struct Progress(Option<indicatif::ProgressBar>);
+
+impl Progress {
+    fn new(wanted: bool, newest: Option<u64>) -> Progress {
+        Progress(wanted.then(|| {
+            let bar = indicatif::ProgressBar::new(newest.map_or(0, |n| n + 1));
+            let style = "{bar:40} {percent}% {human_pos}/{human_len} frames, {eta} left";
+            if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    fn at(&self, frames: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(frames);
+        }
+    }
+
+    fn done(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish();
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Fetching and applying at the same time, in bounded memory: a small pull is
+//! collected and applied on the spot, a large one by a second thread while
+//! more is being fetched.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use super::apply::Message;
+use crate::error::{Error, Result};
+use crate::ffi::guard;
+use crate::remote::{Head, PageSink, Position, Pull, Remote};
+use crate::wal::Page;
+
+/// Pages handed over at a time: 1 MiB.
+const CHUNK: usize = 256;
+/// Chunks under way between the threads.
+const CHUNKS: usize = 8;
+/// A pull of so many pages is worth a thread: 4 MiB.
+const LARGE: usize = 1024;
+
+/// How a pull that was applied ended.
+pub enum Outcome<T> {
+    UpToDate,
+    Diverged(String),
+    Applied(T),
+}
+
+/// Pulls from `from` and gives what comes to `apply`, which sees
+/// `Message::Finish` only if the pull reached its end. `progress` is told the
+/// number of frames so far.
+pub fn pull<T: Send>(
+    remote: &mut dyn Remote,
+    from: &Position,
+    to: &Head,
+    progress: &mut dyn FnMut(u64),
+    apply: impl FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send,
+) -> Result<Outcome<T>> {
+    std::thread::scope(|scope| {
+        let mut pipe = Pipe { scope, apply: Some(apply), staged: Vec::new(), running: None, frames: 0, progress };
+        let pulled = remote.pull(from, to, &mut pipe);
+        let reached = match pulled {
+            Ok(Pull::Reached(reached)) => reached,
+            Ok(Pull::UpToDate) => return pipe.abandon().map(|()| Outcome::UpToDate),
+            Ok(Pull::Diverged(why)) => return pipe.abandon().map(|()| Outcome::Diverged(why)),
+            // If the applier stopped, its error is the reason, not ours.
+            Err(e) => return Err(pipe.abandon().err().unwrap_or(e)),
+        };
+        pipe.finish(reached).map(Outcome::Applied)
+    })
+}
+
+struct Pipe<'scope, 'env, 'p, T, A> {
+    scope: &'scope Scope<'scope, 'env>,
+    /// Until it runs.
+    apply: Option<A>,
+    staged: Vec<(u32, Box<Page>)>,
+    running: Option<(SyncSender<Message>, ScopedJoinHandle<'scope, Result<T>>)>,
+    frames: u64,
+    progress: &'p mut dyn FnMut(u64),
+}
+
+impl<'scope, T, A> Pipe<'scope, '_, '_, T, A>
+where
+    T: Send + 'scope,
+    A: FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send + 'scope,
+{
+    fn start(&mut self) -> Result<()> {
+        let Some(apply) = self.apply.take() else { return Ok(()) };
+        let (sender, receiver) = sync_channel(CHUNKS);
+        let thread = std::thread::Builder::new()
+            .name("libreplica-apply".into())
+            .spawn_scoped(self.scope, move || {
+                guard::catch(|| apply(&mut receiver.into_iter())).unwrap_or_else(|p| Err(Error::Internal(p)))
+            })
+            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        self.running = Some((sender, thread));
+        Ok(())
+    }
+
+    fn send(&mut self, message: Message) -> Result<()> {
+        match &self.running {
+            Some((sender, _)) => {
+                sender.send(message).map_err(|_| Error::Internal("the applier stopped".into()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the applier without a Finish; its error, if it had one.
+    fn abandon(mut self) -> Result<()> {
+        match self.running.take() {
+            Some((sender, thread)) => {
+                drop(sender);
+                join(thread).map(|_| ())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self, reached: crate::remote::Reached) -> Result<T> {
+        let staged = std::mem::take(&mut self.staged);
+        if let Some(apply) = self.apply.take() {
+            return apply(&mut [Message::Pages(staged), Message::Finish(reached)].into_iter());
+        }
+        let sent = self.send(Message::Pages(staged)).and_then(|()| self.send(Message::Finish(reached)));
+        let Some((sender, thread)) = self.running.take() else {
+            return Err(Error::Internal("no applier".into()));
+        };
+        drop(sender);
+        join(thread).and_then(|done| sent.map(|()| done))
+    }
+}
+
+fn join<T>(thread: ScopedJoinHandle<Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(Error::Internal("the applier panicked".into())))
+}
+
+impl<'scope, T, A> PageSink for Pipe<'scope, '_, '_, T, A>
+where
+    T: Send + 'scope,
+    A: FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send + 'scope,
+{
+    fn page(&mut self, pgno: u32, page: &Page) -> Result<()> {
+        self.staged.push((pgno, Box::new(*page)));
+        self.frames += 1;
+        if self.running.is_none() && self.staged.len() >= LARGE {
+            self.start()?;
+        }
+        if self.running.is_some() && self.staged.len() >= CHUNK {
+            let staged = std::mem::replace(&mut self.staged, Vec::with_capacity(CHUNK));
+            self.send(Message::Pages(staged))?;
+            (self.progress)(self.frames);
+        }
+        Ok(())
+    }
+}

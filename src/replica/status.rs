@@ -1,0 +1,92 @@
+//! What can be known of a replica without asking anyone: counters and the last
+//! of each event.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::remote::Traffic;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Online,
+    Offline,
+    Bootstrapping,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Online => "online",
+            State::Offline => "offline",
+            State::Bootstrapping => "bootstrapping",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub state: State,
+    pub frame_no: Option<u64>,
+    pub primary_frame_no: Option<u64>,
+    /// Unix seconds.
+    pub last_sync: Option<f64>,
+    pub last_error: Option<String>,
+    pub frames_applied: u64,
+    pub commits_shipped: u64,
+}
+
+pub struct Status {
+    facts: Mutex<Facts>,
+    pub traffic: Arc<Traffic>,
+}
+
+impl Status {
+    pub fn new() -> Status {
+        let facts = Facts {
+            // Nothing is known of the primary before it is asked.
+            state: State::Offline,
+            frame_no: None,
+            primary_frame_no: None,
+            last_sync: None,
+            last_error: None,
+            frames_applied: 0,
+            commits_shipped: 0,
+        };
+        Status { facts: Mutex::new(facts), traffic: Arc::default() }
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.facts.lock().clone()
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.lock());
+    }
+
+    /// The primary answered, and the replica is at this frame.
+    pub fn synced(&self, frame_no: Option<u64>, frames: u64) {
+        self.update(|f| {
+            f.state = State::Online;
+            f.frame_no = frame_no;
+            f.frames_applied += frames;
+            f.last_sync = Some(unix_now());
+            f.last_error = None;
+        });
+    }
+
+    pub fn failed(&self, error: &Error) {
+        self.update(|f| {
+            f.last_error = Some(error.to_string());
+            if matches!(error, Error::Unreachable(_)) || f.state == State::Bootstrapping {
+                f.state = State::Offline;
+            }
+        });
+    }
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}

@@ -1,0 +1,94 @@
+//! The VFS `replica`: decides at open what a file is, and watches the database
+//! file of a replica.
+
+mod main_db;
+
+use std::ffi::{CStr, c_int};
+use std::sync::OnceLock;
+
+use self::main_db::MainDb;
+use crate::config::Options;
+use crate::error::{Error, Result};
+use crate::ffi::api;
+use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
+use crate::ffi::vfs::BaseVfs;
+use crate::replica::registry;
+
+pub use self::main_db::is_replica;
+
+/// For URIs: `vfs=replica`.
+const NAME: &CStr = c"replica";
+/// Becomes the default once a path is registered by `replica_open`.
+const DEFAULT_NAME: &CStr = c"replica-registered";
+
+static VFS: OnceLock<Registered> = OnceLock::new();
+
+struct Registered {
+    base: BaseVfs,
+    plain: ShimVfs,
+}
+
+/// Registers the VFS, once in a process.
+pub fn register() -> std::result::Result<(), String> {
+    if VFS.get().is_some() {
+        return Ok(());
+    }
+    let base = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
+    let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
+    ShimVfs::register(NAME, base, Opener { base, registered_only: false }).map_err(failed)?;
+    let plain = ShimVfs::register(DEFAULT_NAME, base, Opener { base, registered_only: true }).map_err(failed)?;
+    let _ = VFS.set(Registered { base, plain });
+    Ok(())
+}
+
+/// Has plain opens of `path` be a replica with these options. Answers the full path.
+pub fn register_path(path: &str, options: Options) -> Result<String> {
+    let vfs = VFS.get().ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
+    options.check_available()?;
+    let path = vfs.base.full_path(path)?;
+    registry::register(path.clone(), options);
+    match vfs.plain.make_default() {
+        0 => Ok(path),
+        code => Err(Error::Internal(format!("making the VFS the default failed with code {code}"))),
+    }
+}
+
+struct Opener {
+    base: BaseVfs,
+    /// Plain opens: only registered paths are ours.
+    registered_only: bool,
+}
+
+impl Opener {
+    fn open_replica(&self, request: &Request) -> Result<Option<MainDb>> {
+        let Some(path) = request.path() else {
+            return match self.registered_only {
+                true => Ok(None),
+                false => Err(Error::Config("the path of a replica must be UTF-8".into())),
+            };
+        };
+        let options = match registry::registered(path) {
+            Some(options) => options,
+            None if self.registered_only => return Ok(None),
+            None => Options::read(|name| request.parameter(name))?,
+        };
+        Ok(registry::open(self.base, path, options)?.map(MainDb::new))
+    }
+}
+
+impl VfsHooks for Opener {
+    type File = MainDb;
+
+    fn open(&self, request: &Request) -> std::result::Result<Option<MainDb>, c_int> {
+        if !request.is_main_db() {
+            return Ok(None);
+        }
+        self.open_replica(request).map_err(|e| {
+            // xOpen has no place for words; these are kept for replica_last_error().
+            let text = e.to_string();
+            api::log(e.open_code(), &text);
+            registry::set_last_error(&text);
+            e.open_code()
+        })
+    }
+}
