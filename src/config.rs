@@ -63,19 +63,31 @@ impl SyncUrl {
             _ => return Err(bad("expected http://, https:// or libsql://")),
         };
         if rest.contains(['?', '#']) {
-            return Err(bad("a query or fragment is not part of it; give the token as auth_token"));
+            return Err(bad(
+                "a query or fragment is not part of it; give the token as auth_token",
+            ));
         }
         let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') {
-            return Err(bad("user names are not part of it; give the token as auth_token"));
+            return Err(bad(
+                "user names are not part of it; give the token as auth_token",
+            ));
         }
         let base = format!("{scheme}://{}", rest.trim_end_matches('/'));
         let uri: ureq::http::Uri = base.parse().map_err(|_| bad("not a valid URL"))?;
-        let host = uri.host().filter(|h| !h.is_empty()).ok_or_else(|| bad("no host"))?.to_string();
+        let host = uri
+            .host()
+            .filter(|h| !h.is_empty())
+            .ok_or_else(|| bad("no host"))?
+            .to_string();
         if !authority.ends_with(&host) && uri.port_u16().is_none() {
             return Err(bad("not a valid port"));
         }
-        Ok(SyncUrl { text: text.to_string(), base, host })
+        Ok(SyncUrl {
+            text: text.to_string(),
+            base,
+            host,
+        })
     }
 
     /// The namespace a libSQL client derives from the host: its first label,
@@ -174,7 +186,8 @@ impl Options {
                 self.encryption_key = Some(Secret::new(value));
             }
             "sync_interval" => {
-                self.sync_interval = given.map_or(Ok(defaults.sync_interval), |v| seconds(name, v))?
+                self.sync_interval =
+                    given.map_or(Ok(defaults.sync_interval), |v| seconds(name, v))?
             }
             "live" => self.live = given.map_or(Ok(defaults.live), |v| flag(name, v))?,
             "read_your_writes" => {
@@ -220,7 +233,11 @@ impl Options {
 impl Options {
     /// Refuses what this version does not do yet, rather than ignoring it.
     pub fn check_available(&self) -> Result<()> {
-        let missing = |what: &str| Err(Error::Config(format!("{what} is not available in this version of libreplica")));
+        let missing = |what: &str| {
+            Err(Error::Config(format!(
+                "{what} is not available in this version of libreplica"
+            )))
+        };
         if self.encryption_key.is_some() {
             return missing("encryption_key: encryption at rest");
         }
@@ -238,7 +255,9 @@ impl Options {
 fn resolve(name: &str, value: &str) -> Result<String> {
     if let Some(variable) = value.strip_prefix("env:") {
         return std::env::var(variable).map_err(|_| {
-            Error::Config(format!("{name}: the environment variable '{variable}' is not set"))
+            Error::Config(format!(
+                "{name}: the environment variable '{variable}' is not set"
+            ))
         });
     }
     // A certificate file is named, not contained.
@@ -256,8 +275,12 @@ fn expected(name: &str, value: &str, what: &str) -> Error {
 
 fn token(value: &str) -> Result<Secret> {
     let printable = value.bytes().all(|b| (0x21..0x7f).contains(&b));
-    if printable { Ok(Secret::new(value.to_string())) } else {
-        Err(Error::Config("auth_token: it holds characters no token has".into()))
+    if printable {
+        Ok(Secret::new(value.to_string()))
+    } else {
+        Err(Error::Config(
+            "auth_token: it holds characters no token has".into(),
+        ))
     }
 }
 
@@ -287,11 +310,34 @@ mod tests {
         let url = SyncUrl::parse("libsql://db-org.turso.io/").unwrap();
         assert_eq!(url.base, "https://db-org.turso.io");
         assert_eq!(url.host_namespace(), Some("db-org"));
-        assert_eq!(SyncUrl::parse("http://127.0.0.1:8080").unwrap().host_namespace(), None);
-        assert_eq!(SyncUrl::parse("http://[::1]:8080").unwrap().host_namespace(), None);
-        assert_eq!(SyncUrl::parse("http://localhost:8080").unwrap().host_namespace(), None);
-        for bad in ["", "x", "ftp://h", "http://", "http://h?authToken=S3CRET", "http://u:S3CRET@h",
-                    "http://h:99999", "http://h:x"] {
+        assert_eq!(
+            SyncUrl::parse("http://127.0.0.1:8080")
+                .unwrap()
+                .host_namespace(),
+            None
+        );
+        assert_eq!(
+            SyncUrl::parse("http://[::1]:8080")
+                .unwrap()
+                .host_namespace(),
+            None
+        );
+        assert_eq!(
+            SyncUrl::parse("http://localhost:8080")
+                .unwrap()
+                .host_namespace(),
+            None
+        );
+        for bad in [
+            "",
+            "x",
+            "ftp://h",
+            "http://",
+            "http://h?authToken=S3CRET",
+            "http://u:S3CRET@h",
+            "http://h:99999",
+            "http://h:x",
+        ] {
             let error = SyncUrl::parse(bad).expect_err(bad).to_string();
             assert!(error.contains("sync_url"), "{error}");
             assert!(!error.contains("S3CRET"), "{error}");
@@ -308,10 +354,18 @@ mod tests {
         o.set("live", "").unwrap();
         assert!(!o.live);
         for (name, value) in [
-            ("sync_interval", "-1"), ("sync_interval", "NaN"), ("sync_interval", "1e300"),
-            ("timeout", "0"), ("timeout", "x"), ("live", "2"), ("write_lock", "lazy"),
-            ("write_path", "sql"), ("auth_token", "a\nb"), ("encryption_key", ""),
-            ("sync_uri", "x"), ("auth_token", "env:LIBREPLICA_NO_SUCH_VARIABLE"),
+            ("sync_interval", "-1"),
+            ("sync_interval", "NaN"),
+            ("sync_interval", "1e300"),
+            ("timeout", "0"),
+            ("timeout", "x"),
+            ("live", "2"),
+            ("write_lock", "lazy"),
+            ("write_path", "sql"),
+            ("auth_token", "a\nb"),
+            ("encryption_key", ""),
+            ("sync_uri", "x"),
+            ("auth_token", "env:LIBREPLICA_NO_SUCH_VARIABLE"),
             ("auth_token", "file:/no/such/file"),
         ] {
             let error = o.set(name, value).expect_err(name).to_string();

@@ -38,14 +38,22 @@ pub enum Error {
     Corrupt(String),
     /// A file operation failed with a SQLite result code.
     #[error("{op} {path}: {}", code_name(*code))]
-    Io { op: &'static str, path: String, code: c_int },
+    Io {
+        op: &'static str,
+        path: String,
+        code: c_int,
+    },
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl Error {
     pub fn io(op: &'static str, path: &str, code: c_int) -> Self {
-        Error::Io { op, path: path.to_string(), code }
+        Error::Io {
+            op,
+            path: path.to_string(),
+            code,
+        }
     }
 
     /// The SQLite result code a statement or function fails with.

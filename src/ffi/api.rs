@@ -34,7 +34,8 @@ pub fn log(code: c_int, message: &str) {
     if !READY.load(Ordering::Acquire) {
         return;
     }
-    let text = CString::new(format!("libreplica: {message}").replace('\0', " ")).unwrap_or_default();
+    let text =
+        CString::new(format!("libreplica: {message}").replace('\0', " ")).unwrap_or_default();
     // SAFETY: constant format with one string argument, both NUL-terminated.
     unsafe { sql::sqlite3_log(code, c"%s".as_ptr(), text.as_ptr()) }
 }
@@ -74,7 +75,9 @@ pub fn db_filename(db: *mut sql::sqlite3, schema: &str) -> Option<String> {
 
 /// Sends a file control without argument to the database file of a schema.
 pub fn file_control(db: *mut sql::sqlite3, schema: &str, op: c_int) -> c_int {
-    let Ok(schema) = CString::new(schema) else { return sql::SQLITE_NOTFOUND };
+    let Ok(schema) = CString::new(schema) else {
+        return sql::SQLITE_NOTFOUND;
+    };
     // SAFETY: db is live, the name NUL-terminated.
     unsafe { sql::sqlite3_file_control(db, schema.as_ptr(), op, std::ptr::null_mut()) }
 }
@@ -83,7 +86,13 @@ pub fn file_control(db: *mut sql::sqlite3, schema: &str, op: c_int) -> c_int {
 pub fn exec(db: *mut sql::sqlite3, statement: &CStr) -> c_int {
     // SAFETY: db is live, the statement NUL-terminated, no callback is given.
     unsafe {
-        sql::sqlite3_exec(db, statement.as_ptr(), None, std::ptr::null_mut(), std::ptr::null_mut())
+        sql::sqlite3_exec(
+            db,
+            statement.as_ptr(),
+            None,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        )
     }
 }
 

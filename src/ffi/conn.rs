@@ -2,7 +2,7 @@
 //! SQLite itself does recovery and checkpoints on it.
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 use libsqlite3_sys as sql;
@@ -37,16 +37,22 @@ pub enum Checkpoint {
 
 impl Connection {
     pub fn open(vfs: &BaseVfs, path: &str) -> Result<Connection> {
-        let name = CString::new(path).map_err(|_| Error::Config(format!("path '{path}' holds a NUL")))?;
+        let name =
+            CString::new(path).map_err(|_| Error::Config(format!("path '{path}' holds a NUL")))?;
         let mut db = ptr::null_mut();
         OPENING.set(true);
         // SAFETY: an existing file, no creation; the handle is closed by Drop also after an error.
         let rc = unsafe {
-            let flags = sql::SQLITE_OPEN_READWRITE | sql::SQLITE_OPEN_NOMUTEX | sql::SQLITE_OPEN_PRIVATECACHE;
+            let flags = sql::SQLITE_OPEN_READWRITE
+                | sql::SQLITE_OPEN_NOMUTEX
+                | sql::SQLITE_OPEN_PRIVATECACHE;
             sql::sqlite3_open_v2(name.as_ptr(), &mut db, flags, vfs.name().as_ptr())
         };
         OPENING.set(false);
-        let conn = Connection { db, path: path.to_string() };
+        let conn = Connection {
+            db,
+            path: path.to_string(),
+        };
         conn.check("open", rc)?;
         conn.run(c"PRAGMA wal_autocheckpoint=0")?;
         conn.run(c"PRAGMA synchronous=NORMAL")?;
@@ -56,7 +62,10 @@ impl Connection {
     fn check(&self, op: &'static str, rc: c_int) -> Result<()> {
         match rc {
             sql::SQLITE_OK => Ok(()),
-            rc if rc & 0xff == sql::SQLITE_BUSY => Err(Error::Busy(format!("{op} {}: the database is locked", self.path))),
+            rc if rc & 0xff == sql::SQLITE_BUSY => Err(Error::Busy(format!(
+                "{op} {}: the database is locked",
+                self.path
+            ))),
             rc => Err(Error::io(op, &self.path, rc)),
         }
     }
@@ -64,7 +73,13 @@ impl Connection {
     fn run(&self, statement: &CStr) -> Result<()> {
         // SAFETY: our own live connection; no callback.
         let rc = unsafe {
-            sql::sqlite3_exec(self.db, statement.as_ptr(), None, ptr::null_mut(), ptr::null_mut())
+            sql::sqlite3_exec(
+                self.db,
+                statement.as_ptr(),
+                None,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
         };
         self.check("query", rc)
     }
@@ -73,6 +88,41 @@ impl Connection {
     /// WAL recovered and the wal-index made valid if they were not.
     pub fn touch(&self) -> Result<()> {
         self.run(c"SELECT 1 FROM sqlite_schema LIMIT 1")
+    }
+
+    pub fn in_wal_mode(&self) -> Result<bool> {
+        unsafe extern "C" fn first_column(
+            out: *mut c_void,
+            count: c_int,
+            values: *mut *mut c_char,
+            _names: *mut *mut c_char,
+        ) -> c_int {
+            // SAFETY: sqlite3_exec's contract for its callback; `out` is ours.
+            unsafe {
+                if count > 0 && !(*values).is_null() {
+                    *out.cast::<bool>() = CStr::from_ptr(*values) == c"wal";
+                }
+            }
+            0
+        }
+        let mut wal = false;
+        // SAFETY: our own live connection; the callback gets a bool to write to.
+        let rc = unsafe {
+            let statement = c"PRAGMA journal_mode".as_ptr();
+            sql::sqlite3_exec(
+                self.db,
+                statement,
+                Some(first_column),
+                (&raw mut wal).cast(),
+                ptr::null_mut(),
+            )
+        };
+        self.check("query", rc).map(|()| wal)
+    }
+
+    pub fn enter_wal_mode(&self) -> Result<()> {
+        self.run(c"PRAGMA journal_mode=WAL")?;
+        self.touch()
     }
 
     /// Checkpoints without waiting for anybody; answers (frames in the log,
@@ -84,10 +134,14 @@ impl Connection {
         };
         let (mut log, mut done) = (-1, -1);
         // SAFETY: our own live connection; two ints are written.
-        let rc = unsafe { sql::sqlite3_wal_checkpoint_v2(self.db, c"main".as_ptr(), mode, &mut log, &mut done) };
+        let rc = unsafe {
+            sql::sqlite3_wal_checkpoint_v2(self.db, c"main".as_ptr(), mode, &mut log, &mut done)
+        };
         match rc & 0xff {
             sql::SQLITE_BUSY | sql::SQLITE_LOCKED => Ok(None),
-            _ => self.check("checkpoint", rc).map(|()| Some((log.max(0) as u32, done.max(0) as u32))),
+            _ => self
+                .check("checkpoint", rc)
+                .map(|()| Some((log.max(0) as u32, done.max(0) as u32))),
         }
     }
 }

@@ -76,11 +76,25 @@ impl Real {
     pub fn device_characteristics(self) -> c_int {
         call!(self, xDeviceCharacteristics(), 0)
     }
-    pub(super) fn shm_map(self, block: c_int, size: c_int, extend: c_int, out: *mut *mut c_void) -> c_int {
-        call!(self, xShmMap(block, size, extend, out), sql::SQLITE_IOERR_SHMMAP)
+    pub(super) fn shm_map(
+        self,
+        block: c_int,
+        size: c_int,
+        extend: c_int,
+        out: *mut *mut c_void,
+    ) -> c_int {
+        call!(
+            self,
+            xShmMap(block, size, extend, out),
+            sql::SQLITE_IOERR_SHMMAP
+        )
     }
     pub fn shm_lock(self, slot: c_int, count: c_int, flags: c_int) -> c_int {
-        call!(self, xShmLock(slot, count, flags), sql::SQLITE_IOERR_SHMLOCK)
+        call!(
+            self,
+            xShmLock(slot, count, flags),
+            sql::SQLITE_IOERR_SHMLOCK
+        )
     }
     pub fn shm_barrier(self) {
         call!(self, xShmBarrier(), ())
@@ -95,6 +109,9 @@ impl Real {
         call!(self, xUnfetch(at, page), sql::SQLITE_OK)
     }
 }
+
+/// SQLite's unix VFS takes a length modulo 128 KiB: no page is larger than half of that.
+const MAX_IO: usize = 0x1_0000;
 
 /// What a file of ours is opened as; the base VFS treats each its own way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,9 +133,19 @@ impl Filename {
         let (db, journal, wal) = (c("")?, c("-journal")?, c("-wal")?);
         // SAFETY: three NUL-terminated names, no parameters.
         let name = unsafe {
-            sql::sqlite3_create_filename(db.as_ptr(), journal.as_ptr(), wal.as_ptr(), 0, ptr::null_mut())
+            sql::sqlite3_create_filename(
+                db.as_ptr(),
+                journal.as_ptr(),
+                wal.as_ptr(),
+                0,
+                ptr::null_mut(),
+            )
         };
-        if name.is_null() { Err(Error::Internal("out of memory".into())) } else { Ok(Filename(name)) }
+        if name.is_null() {
+            Err(Error::Internal("out of memory".into()))
+        } else {
+            Ok(Filename(name))
+        }
     }
 }
 
@@ -151,14 +178,19 @@ impl OsFile {
         let (path, kind_flag) = match kind {
             FileKind::Database => (name.0.cast_const(), sql::SQLITE_OPEN_MAIN_DB),
             // SAFETY: a name made by sqlite3_create_filename has both companions.
-            FileKind::Wal => (unsafe { sql::sqlite3_filename_wal(name.0) }, sql::SQLITE_OPEN_WAL),
+            FileKind::Wal => (
+                unsafe { sql::sqlite3_filename_wal(name.0) },
+                sql::SQLITE_OPEN_WAL,
+            ),
             FileKind::Journal => (
                 // SAFETY: as above.
                 unsafe { sql::sqlite3_filename_journal(name.0) },
                 sql::SQLITE_OPEN_MAIN_JOURNAL,
             ),
         };
-        let flags = sql::SQLITE_OPEN_READWRITE | kind_flag | if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        let flags = sql::SQLITE_OPEN_READWRITE
+            | kind_flag
+            | if create { sql::SQLITE_OPEN_CREATE } else { 0 };
         let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
         let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
         let mut out_flags = 0;
@@ -174,12 +206,22 @@ impl OsFile {
         let real = opened.then(|| unsafe { Real::new(file) });
         match real {
             Some(real) if rc == sql::SQLITE_OK && out_flags & sql::SQLITE_OPEN_READONLY == 0 => {
-                Ok(OsFile { real, shm: false, path: shown, _memory: memory, _name: name })
+                Ok(OsFile {
+                    real,
+                    shm: false,
+                    path: shown,
+                    _memory: memory,
+                    _name: name,
+                })
             }
             other => {
                 // The contract of xOpen: a set method table is closed even after an error.
                 other.map(Real::close);
-                let code = if rc == sql::SQLITE_OK { sql::SQLITE_READONLY } else { rc };
+                let code = if rc == sql::SQLITE_OK {
+                    sql::SQLITE_READONLY
+                } else {
+                    rc
+                };
                 Err(Error::io("open", &shown, code))
             }
         }
@@ -190,19 +232,39 @@ impl OsFile {
     }
 
     fn check(&self, op: &'static str, rc: c_int) -> Result<()> {
-        if rc == sql::SQLITE_OK { Ok(()) } else { Err(Error::io(op, &self.path, rc)) }
+        if rc == sql::SQLITE_OK {
+            Ok(())
+        } else {
+            Err(Error::io(op, &self.path, rc))
+        }
     }
 
     /// Fills `buf`; what lies past the end of the file is zeros (answers false then).
     pub fn read_at(&self, buf: &mut [u8], at: u64) -> Result<bool> {
-        match self.real.read(buf.as_mut_ptr().cast(), buf.len() as c_int, at as i64) {
-            sql::SQLITE_IOERR_SHORT_READ => Ok(false),
-            rc => self.check("read", rc).map(|()| true),
+        let mut whole = true;
+        for (i, part) in buf.chunks_mut(MAX_IO).enumerate() {
+            let at = at as i64 + (i * MAX_IO) as i64;
+            match self
+                .real
+                .read(part.as_mut_ptr().cast(), part.len() as c_int, at)
+            {
+                sql::SQLITE_IOERR_SHORT_READ => whole = false,
+                rc => self.check("read", rc)?,
+            }
         }
+        Ok(whole)
     }
 
     pub fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
-        self.check("write", self.real.write(buf.as_ptr().cast(), buf.len() as c_int, at as i64))
+        for (i, part) in buf.chunks(MAX_IO).enumerate() {
+            let at = at as i64 + (i * MAX_IO) as i64;
+            self.check(
+                "write",
+                self.real
+                    .write(part.as_ptr().cast(), part.len() as c_int, at),
+            )?;
+        }
+        Ok(())
     }
 
     pub fn truncate(&self, size: u64) -> Result<()> {
@@ -231,14 +293,21 @@ impl OsFile {
     /// Whether the name leads to another file by now, or to none.
     pub fn has_moved(&self) -> bool {
         let mut moved: c_int = 0;
-        let rc = self.real.file_control(sql::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast());
+        let rc = self
+            .real
+            .file_control(sql::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast());
         rc == sql::SQLITE_OK && moved != 0
     }
 
     /// A wal-index block; None where it does not exist and `extend` is false.
     pub fn shm_block(&self, block: u32, extend: bool) -> Result<Option<Block<'_>>> {
         let mut base = ptr::null_mut();
-        let rc = self.real.shm_map(block as c_int, BLOCK_SIZE as c_int, extend.into(), &mut base);
+        let rc = self.real.shm_map(
+            block as c_int,
+            BLOCK_SIZE as c_int,
+            extend.into(),
+            &mut base,
+        );
         self.check("map the wal-index of", rc)?;
         // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until xShmUnmap,
         // which only Drop calls: the borrow of self covers it.

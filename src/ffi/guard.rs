@@ -26,7 +26,9 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, String> {
 /// error log instead. (This library has a Rust runtime of its own: no other
 /// Rust code in the process is affected.)
 pub fn silence_panics() {
-    std::panic::set_hook(Box::new(|info| api::log(sql::SQLITE_INTERNAL, &info.to_string())));
+    std::panic::set_hook(Box::new(|info| {
+        api::log(sql::SQLITE_INTERNAL, &info.to_string())
+    }));
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {

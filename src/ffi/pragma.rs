@@ -25,7 +25,11 @@ impl Pragma {
             let item = *argv.add(i);
             (!item.is_null()).then(|| CStr::from_ptr(item).to_string_lossy().to_ascii_lowercase())
         };
-        Some(Pragma { argv, name: text(1)?, value: text(2) })
+        Some(Pragma {
+            argv,
+            name: text(1)?,
+            value: text(2),
+        })
     }
 
     /// Ends the PRAGMA with this row.
@@ -53,7 +57,11 @@ pub fn prefix_vfs_name(arg: *mut c_void, prefix: &str) {
     // memory, which is replaced by another such text.
     unsafe {
         let old = *slot;
-        let rest = if old.is_null() { String::new() } else { CStr::from_ptr(old).to_string_lossy().into_owned() };
+        let rest = if old.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(old).to_string_lossy().into_owned()
+        };
         sql::sqlite3_free(old.cast());
         *slot = api::malloc_text(&format!("{prefix}/{rest}"));
     }

@@ -14,6 +14,9 @@ pub trait FileHooks: Sized {
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
         real.file_control(op, arg)
     }
+    fn lock(&mut self, real: Real, level: c_int) -> c_int {
+        real.lock(level)
+    }
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         real.shm_lock(slot, count, flags)
     }
@@ -111,21 +114,44 @@ impl<H: FileHooks> ShimFile<H> {
             rc
         })
     }
-    unsafe extern "C" fn file_control(file: *mut sql::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    unsafe extern "C" fn file_control(
+        file: *mut sql::sqlite3_file,
+        op: c_int,
+        arg: *mut c_void,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         guard(|| unsafe { Self::hooks(file).file_control(Self::real(file), op, arg) })
     }
-    unsafe extern "C" fn shm_lock(file: *mut sql::sqlite3_file, slot: c_int, count: c_int, flags: c_int) -> c_int {
+    unsafe extern "C" fn lock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
+        // SAFETY: a method of an open file.
+        guard(|| unsafe { Self::hooks(file).lock(Self::real(file), level) })
+    }
+    unsafe extern "C" fn shm_lock(
+        file: *mut sql::sqlite3_file,
+        slot: c_int,
+        count: c_int,
+        flags: c_int,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         guard(|| unsafe { Self::hooks(file).shm_lock(Self::real(file), slot, count, flags) })
     }
 
     // Forwarding only: nothing here can panic.
-    unsafe extern "C" fn read(file: *mut sql::sqlite3_file, buf: *mut c_void, len: c_int, at: i64) -> c_int {
+    unsafe extern "C" fn read(
+        file: *mut sql::sqlite3_file,
+        buf: *mut c_void,
+        len: c_int,
+        at: i64,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.read(buf, len, at)
     }
-    unsafe extern "C" fn write(file: *mut sql::sqlite3_file, buf: *const c_void, len: c_int, at: i64) -> c_int {
+    unsafe extern "C" fn write(
+        file: *mut sql::sqlite3_file,
+        buf: *const c_void,
+        len: c_int,
+        at: i64,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.write(buf, len, at)
     }
@@ -141,15 +167,14 @@ impl<H: FileHooks> ShimFile<H> {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.file_size(size)
     }
-    unsafe extern "C" fn lock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.lock(level)
-    }
     unsafe extern "C" fn unlock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.unlock(level)
     }
-    unsafe extern "C" fn check_reserved_lock(file: *mut sql::sqlite3_file, out: *mut c_int) -> c_int {
+    unsafe extern "C" fn check_reserved_lock(
+        file: *mut sql::sqlite3_file,
+        out: *mut c_int,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.check_reserved_lock(out)
     }
@@ -162,7 +187,11 @@ impl<H: FileHooks> ShimFile<H> {
         unsafe { Self::real(file) }.device_characteristics()
     }
     unsafe extern "C" fn shm_map(
-        file: *mut sql::sqlite3_file, block: c_int, size: c_int, extend: c_int, out: *mut *mut c_void,
+        file: *mut sql::sqlite3_file,
+        block: c_int,
+        size: c_int,
+        extend: c_int,
+        out: *mut *mut c_void,
     ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.shm_map(block, size, extend, out)
@@ -175,11 +204,20 @@ impl<H: FileHooks> ShimFile<H> {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.shm_unmap(delete)
     }
-    unsafe extern "C" fn fetch(file: *mut sql::sqlite3_file, at: i64, len: c_int, out: *mut *mut c_void) -> c_int {
+    unsafe extern "C" fn fetch(
+        file: *mut sql::sqlite3_file,
+        at: i64,
+        len: c_int,
+        out: *mut *mut c_void,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.fetch(at, len, out)
     }
-    unsafe extern "C" fn unfetch(file: *mut sql::sqlite3_file, at: i64, page: *mut c_void) -> c_int {
+    unsafe extern "C" fn unfetch(
+        file: *mut sql::sqlite3_file,
+        at: i64,
+        page: *mut c_void,
+    ) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.unfetch(at, page)
     }

@@ -22,7 +22,10 @@ impl Request {
     /// The full path, if it is text.
     pub fn path(&self) -> Option<&str> {
         // SAFETY: xOpen's name is null or NUL-terminated and outlives the call.
-        (!self.name.is_null()).then(|| unsafe { CStr::from_ptr(self.name) })?.to_str().ok()
+        (!self.name.is_null())
+            .then(|| unsafe { CStr::from_ptr(self.name) })?
+            .to_str()
+            .ok()
     }
 
     /// A URI parameter of the database's name.
@@ -59,7 +62,11 @@ unsafe impl Sync for ShimVfs {}
 
 impl ShimVfs {
     /// Makes and registers a VFS over `base`, not as the default.
-    pub fn register<V: VfsHooks>(name: &'static CStr, base: BaseVfs, hooks: V) -> Result<ShimVfs, c_int> {
+    pub fn register<V: VfsHooks>(
+        name: &'static CStr,
+        base: BaseVfs,
+        hooks: V,
+    ) -> Result<ShimVfs, c_int> {
         // SAFETY: base is registered; its struct is read up to its own version.
         let b = unsafe { &*base.raw() };
         let vfs = Box::into_raw(Box::new(sql::sqlite3_vfs {
@@ -159,13 +166,27 @@ macro_rules! forward {
 
 type Symbol = unsafe extern "C" fn(*mut sql::sqlite3_vfs, *mut c_void, *const c_char);
 
-unsafe extern "C" fn delete<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char, sync_dir: c_int) -> c_int {
+unsafe extern "C" fn delete<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+    sync_dir: c_int,
+) -> c_int {
     forward!(vfs, xDelete(name, sync_dir), sql::SQLITE_IOERR_DELETE)
 }
-unsafe extern "C" fn access<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char, flags: c_int, out: *mut c_int) -> c_int {
+unsafe extern "C" fn access<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+    flags: c_int,
+    out: *mut c_int,
+) -> c_int {
     forward!(vfs, xAccess(name, flags, out), sql::SQLITE_IOERR_ACCESS)
 }
-unsafe extern "C" fn full_pathname<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char, len: c_int, out: *mut c_char) -> c_int {
+unsafe extern "C" fn full_pathname<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+    len: c_int,
+    out: *mut c_char,
+) -> c_int {
     forward!(vfs, xFullPathname(name, len, out), sql::SQLITE_CANTOPEN)
 }
 unsafe extern "C" fn dl_open<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char) -> *mut c_void {
@@ -174,13 +195,21 @@ unsafe extern "C" fn dl_open<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char)
 unsafe extern "C" fn dl_error<V>(vfs: *mut sql::sqlite3_vfs, len: c_int, out: *mut c_char) {
     forward!(vfs, xDlError(len, out), ())
 }
-unsafe extern "C" fn dl_sym<V>(vfs: *mut sql::sqlite3_vfs, lib: *mut c_void, name: *const c_char) -> Option<Symbol> {
+unsafe extern "C" fn dl_sym<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    lib: *mut c_void,
+    name: *const c_char,
+) -> Option<Symbol> {
     forward!(vfs, xDlSym(lib, name), None)
 }
 unsafe extern "C" fn dl_close<V>(vfs: *mut sql::sqlite3_vfs, lib: *mut c_void) {
     forward!(vfs, xDlClose(lib), ())
 }
-unsafe extern "C" fn randomness<V>(vfs: *mut sql::sqlite3_vfs, len: c_int, out: *mut c_char) -> c_int {
+unsafe extern "C" fn randomness<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    len: c_int,
+    out: *mut c_char,
+) -> c_int {
     forward!(vfs, xRandomness(len, out), 0)
 }
 unsafe extern "C" fn sleep<V>(vfs: *mut sql::sqlite3_vfs, microseconds: c_int) -> c_int {
@@ -189,18 +218,32 @@ unsafe extern "C" fn sleep<V>(vfs: *mut sql::sqlite3_vfs, microseconds: c_int) -
 unsafe extern "C" fn current_time<V>(vfs: *mut sql::sqlite3_vfs, out: *mut f64) -> c_int {
     forward!(vfs, xCurrentTime(out), sql::SQLITE_ERROR)
 }
-unsafe extern "C" fn get_last_error<V>(vfs: *mut sql::sqlite3_vfs, len: c_int, out: *mut c_char) -> c_int {
+unsafe extern "C" fn get_last_error<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    len: c_int,
+    out: *mut c_char,
+) -> c_int {
     forward!(vfs, xGetLastError(len, out), 0)
 }
 unsafe extern "C" fn current_time_int64<V>(vfs: *mut sql::sqlite3_vfs, out: *mut i64) -> c_int {
     forward!(vfs, xCurrentTimeInt64(out), sql::SQLITE_ERROR)
 }
-unsafe extern "C" fn set_system_call<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char, call: sql::sqlite3_syscall_ptr) -> c_int {
+unsafe extern "C" fn set_system_call<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+    call: sql::sqlite3_syscall_ptr,
+) -> c_int {
     forward!(vfs, xSetSystemCall(name, call), sql::SQLITE_NOTFOUND)
 }
-unsafe extern "C" fn get_system_call<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char) -> sql::sqlite3_syscall_ptr {
+unsafe extern "C" fn get_system_call<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+) -> sql::sqlite3_syscall_ptr {
     forward!(vfs, xGetSystemCall(name), None)
 }
-unsafe extern "C" fn next_system_call<V>(vfs: *mut sql::sqlite3_vfs, name: *const c_char) -> *const c_char {
+unsafe extern "C" fn next_system_call<V>(
+    vfs: *mut sql::sqlite3_vfs,
+    name: *const c_char,
+) -> *const c_char {
     forward!(vfs, xNextSystemCall(name), std::ptr::null())
 }

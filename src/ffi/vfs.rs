@@ -60,11 +60,17 @@ impl BaseVfs {
         // SAFETY: xAccess writes one int.
         let rc = unsafe {
             match (*self.0).xAccess {
-                Some(access) => access(self.0, name.as_ptr(), sql::SQLITE_ACCESS_EXISTS, &mut found),
+                Some(access) => {
+                    access(self.0, name.as_ptr(), sql::SQLITE_ACCESS_EXISTS, &mut found)
+                }
                 None => sql::SQLITE_IOERR_ACCESS,
             }
         };
-        if rc == sql::SQLITE_OK { Ok(found != 0) } else { Err(Error::io("access", path, rc)) }
+        if rc == sql::SQLITE_OK {
+            Ok(found != 0)
+        } else {
+            Err(Error::io("access", path, rc))
+        }
     }
 
     /// Deletes a file and syncs its folder; a file that is not there is no error.
@@ -90,7 +96,12 @@ impl BaseVfs {
         unsafe {
             let mut buf = vec![0u8; (*self.0).mxPathname as usize + 1];
             let rc = match (*self.0).xFullPathname {
-                Some(full) => full(self.0, name.as_ptr(), buf.len() as c_int, buf.as_mut_ptr().cast()),
+                Some(full) => full(
+                    self.0,
+                    name.as_ptr(),
+                    buf.len() as c_int,
+                    buf.as_mut_ptr().cast(),
+                ),
                 None => sql::SQLITE_CANTOPEN,
             };
             // SQLITE_OK_SYMLINK has the primary code OK.

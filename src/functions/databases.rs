@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlite_loadable::ext::{sqlite3, sqlite3_context, sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor};
+use sqlite_loadable::ext::{
+    sqlite3, sqlite3_context, sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
+};
 use sqlite_loadable::table::{BestIndexError, IndexInfo, VTab, VTabArguments, VTabCursor};
 use sqlite_loadable::{Result, api};
 
@@ -22,8 +24,16 @@ impl<'vtab> VTab<'vtab> for Databases {
     type Cursor = Rows;
 
     fn connect(_: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
-        let sql = format!("CREATE TABLE replica_databases({})", report::FIELDS.join(", "));
-        Ok((sql, Databases { base: zeroed::vtab() }))
+        let sql = format!(
+            "CREATE TABLE replica_databases({})",
+            report::FIELDS.join(", ")
+        );
+        Ok((
+            sql,
+            Databases {
+                base: zeroed::vtab(),
+            },
+        ))
     }
 
     fn best_index(&self, mut info: IndexInfo) -> std::result::Result<(), BestIndexError> {
@@ -33,7 +43,11 @@ impl<'vtab> VTab<'vtab> for Databases {
     }
 
     fn open(&'vtab mut self) -> Result<Rows> {
-        Ok(Rows { base: zeroed::cursor(), replicas: Vec::new(), at: 0 })
+        Ok(Rows {
+            base: zeroed::cursor(),
+            replicas: Vec::new(),
+            at: 0,
+        })
     }
 }
 
@@ -61,7 +75,9 @@ impl VTabCursor for Rows {
     }
 
     fn column(&self, context: *mut sqlite3_context, column: i32) -> Result<()> {
-        let name = usize::try_from(column).ok().and_then(|i| report::FIELDS.get(i));
+        let name = usize::try_from(column)
+            .ok()
+            .and_then(|i| report::FIELDS.get(i));
         let (Some(replica), Some(name)) = (self.replicas.get(self.at), name) else {
             api::result_null(context);
             return Ok(());

@@ -66,9 +66,17 @@ pub fn define(db: *mut sqlite3) -> sqlite_loadable::Result<()> {
 }
 
 /// Runs a function: no panic leaves it, and an error carries its result code.
-fn call(name: &str, context: *mut sqlite3_context, values: &[*mut sqlite3_value], function: Function) {
+fn call(
+    name: &str,
+    context: *mut sqlite3_context,
+    values: &[*mut sqlite3_value],
+    function: Function,
+) {
     let result = guard::catch(|| {
-        let args = Args { db: api::context_db_handle(context), values };
+        let args = Args {
+            db: api::context_db_handle(context),
+            values,
+        };
         let value = function(&args)?;
         answer(context, value)
     })
@@ -112,7 +120,11 @@ impl Args<'_> {
 
     /// The replica behind the schema named by argument `at`, or behind `main`.
     fn replica(&self, at: usize) -> Result<std::sync::Arc<Replica>> {
-        let schema = if self.values.len() > at { self.text(at, "the schema name")? } else { "main".into() };
+        let schema = if self.values.len() > at {
+            self.text(at, "the schema name")?
+        } else {
+            "main".into()
+        };
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
         registry::find(&path).ok_or_else(|| {
@@ -148,13 +160,20 @@ fn frame_no(args: &Args) -> Result<Value> {
 
 fn wait(args: &Args) -> Result<Value> {
     let frame_no = args.number(0, "the frame number")?;
-    let seconds = args.number(1, "the number of seconds")?.min(86_400.0 * 366.0);
-    let reached = args.replica(2)?.wait(frame_no as u64, Duration::from_secs_f64(seconds))?;
+    let seconds = args
+        .number(1, "the number of seconds")?
+        .min(86_400.0 * 366.0);
+    let reached = args
+        .replica(2)?
+        .wait(frame_no as u64, Duration::from_secs_f64(seconds))?;
     Ok(Value::Integer(reached.into()))
 }
 
 fn config(args: &Args) -> Result<Value> {
-    let (name, value) = (args.text(0, "the option's name")?, args.text(1, "the option's value")?);
+    let (name, value) = (
+        args.text(0, "the option's name")?,
+        args.text(1, "the option's value")?,
+    );
     args.replica(2)?.configure(&name, &value)?;
     Ok(Value::Text(name))
 }
@@ -165,9 +184,16 @@ fn last_error(_: &Args) -> Result<Value> {
 
 fn open(args: &Args) -> Result<Value> {
     let path = args.text(0, "the path")?;
+    if path.is_empty() || path == ":memory:" || path.starts_with("file:") {
+        return Err(Error::Config(format!(
+            "'{path}' is not the path of a database file"
+        )));
+    }
     let json: serde_json::Value = serde_json::from_str(&args.text(1, "the options")?)
         .map_err(|e| Error::Config(format!("the options are not JSON: {e}")))?;
-    let object = json.as_object().ok_or_else(|| Error::Config("the options are not a JSON object".into()))?;
+    let object = json
+        .as_object()
+        .ok_or_else(|| Error::Config("the options are not a JSON object".into()))?;
     let mut options = Options::default();
     for (name, value) in object {
         let text = match value {
@@ -175,7 +201,11 @@ fn open(args: &Args) -> Result<Value> {
             serde_json::Value::Bool(on) => u8::from(*on).to_string(),
             serde_json::Value::Number(number) => number.to_string(),
             serde_json::Value::Null => String::new(),
-            _ => return Err(Error::Config(format!("{name}: expected a string, a number or a boolean"))),
+            _ => {
+                return Err(Error::Config(format!(
+                    "{name}: expected a string, a number or a boolean"
+                )));
+            }
         };
         options.set(name, &text)?;
     }
@@ -190,6 +220,8 @@ fn version(_: &Args) -> Result<Value> {
 fn version_part(args: &Args) -> Result<Value> {
     match args.text(0, "the part")?.as_str() {
         "commit" => Ok(Value::Text(env!("LIBREPLICA_COMMIT").into())),
-        other => Err(Error::Config(format!("no part '{other}'; there is 'commit'"))),
+        other => Err(Error::Config(format!(
+            "no part '{other}'; there is 'commit'"
+        ))),
     }
 }

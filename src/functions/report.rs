@@ -6,8 +6,21 @@ use crate::replica::Replica;
 
 /// The fields, in order.
 pub const FIELDS: [&str; 15] = [
-    "path", "sync_url", "write_path", "frame_no", "primary_frame_no", "state", "last_sync", "last_error",
-    "encrypted", "sync_interval", "live", "frames_applied", "commits_shipped", "bytes_received", "bytes_sent",
+    "path",
+    "sync_url",
+    "write_path",
+    "frame_no",
+    "primary_frame_no",
+    "state",
+    "last_sync",
+    "last_error",
+    "encrypted",
+    "sync_interval",
+    "live",
+    "frames_applied",
+    "commits_shipped",
+    "bytes_received",
+    "bytes_sent",
 ];
 
 /// A field's value.
@@ -36,5 +49,10 @@ pub fn field(replica: &Replica, name: &str) -> Value {
 }
 
 pub fn json(replica: &Replica) -> Value {
-    Value::Object(FIELDS.iter().map(|name| (name.to_string(), field(replica, name))).collect::<Map<_, _>>())
+    Value::Object(
+        FIELDS
+            .iter()
+            .map(|name| (name.to_string(), field(replica, name)))
+            .collect::<Map<_, _>>(),
+    )
 }

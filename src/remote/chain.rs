@@ -23,7 +23,11 @@ mod tests {
         for byte in page {
             state ^= u64::from(*byte);
             for _ in 0..8 {
-                state = if state & 1 == 1 { (state >> 1) ^ 0xd800_0000_0000_0000 } else { state >> 1 };
+                state = if state & 1 == 1 {
+                    (state >> 1) ^ 0xd800_0000_0000_0000
+                } else {
+                    state >> 1
+                };
             }
         }
         state ^ u64::MAX

@@ -72,7 +72,9 @@ pub fn call<'a, M: Message>(
     message: &M,
 ) -> Result<Answer<'a>> {
     let mut body = vec![0; 5];
-    message.encode(&mut body).map_err(|e| Error::Internal(e.to_string()))?;
+    message
+        .encode(&mut body)
+        .map_err(|e| Error::Internal(e.to_string()))?;
     let len = (body.len() - 5) as u32;
     body[1..5].copy_from_slice(&len.to_be_bytes());
     headers.push(("content-type", CONTENT_TYPE.into()));
@@ -81,7 +83,11 @@ pub fn call<'a, M: Message>(
     check_head(http, &parts, body)
 }
 
-fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, mut body: Body) -> Result<Answer<'a>> {
+fn check_head<'a>(
+    http: &'a Http,
+    parts: &http::response::Parts,
+    mut body: Body,
+) -> Result<Answer<'a>> {
     let status = parts.status.as_u16();
     if status != 200 {
         let text = format!("{}: HTTP {status}: {}", http.url().text, excerpt(&mut body));
@@ -109,8 +115,13 @@ fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, mut body: Body)
             return Ok(Answer::Refused(refused));
         }
     }
-    let body = BufReader::with_capacity(128 * 1024, body.into_with_config().limit(u64::MAX).reader());
-    Ok(Answer::Stream(Stream { http, body, left: 0 }))
+    let body =
+        BufReader::with_capacity(128 * 1024, body.into_with_config().limit(u64::MAX).reader());
+    Ok(Answer::Stream(Stream {
+        http,
+        body,
+        left: 0,
+    }))
 }
 
 fn parse_status(code: &str, message: &str) -> Result<Option<Status>> {
@@ -119,7 +130,10 @@ fn parse_status(code: &str, message: &str) -> Result<Option<Status>> {
         .parse::<u32>()
         .map_err(|_| Error::Protocol(format!("grpc-status '{code}'")))?;
     let message = percent_encoding::percent_decode_str(message.trim()).decode_utf8_lossy();
-    Ok((code != 0).then(|| Status { code, message: message.into_owned() }))
+    Ok((code != 0).then(|| Status {
+        code,
+        message: message.into_owned(),
+    }))
 }
 
 impl Stream<'_> {
@@ -149,7 +163,9 @@ impl Stream<'_> {
                 }
                 trailer_status(&String::from_utf8_lossy(&text)).map(Item::End)
             }
-            flag => Err(Error::Protocol(format!("gRPC-web flag {flag:#04x}; is something between here and the primary?"))),
+            flag => Err(Error::Protocol(format!(
+                "gRPC-web flag {flag:#04x}; is something between here and the primary?"
+            ))),
         }
     }
 
@@ -184,7 +200,10 @@ impl Stream<'_> {
     /// Reads a whole message of at most `max` bytes.
     pub fn message<M: Message + Default>(&mut self, max: u32) -> Result<M> {
         if self.left > max {
-            return Err(Error::Protocol(format!("a message of {} bytes where {max} is the most", self.left)));
+            return Err(Error::Protocol(format!(
+                "a message of {} bytes where {max} is the most",
+                self.left
+            )));
         }
         let mut bytes = vec![0; self.left as usize];
         self.read(&mut bytes)?;
@@ -199,7 +218,10 @@ impl Stream<'_> {
             )),
             _ => self.http.explain_io(&e),
         })?;
-        self.http.traffic.received.fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.http
+            .traffic
+            .received
+            .fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 }
@@ -211,7 +233,8 @@ fn trailer_status(text: &str) -> Result<Option<Status>> {
             key.trim().eq_ignore_ascii_case(name).then_some(value)
         })
     };
-    let code = field("grpc-status").ok_or_else(|| Error::Protocol("a gRPC trailer without status".into()))?;
+    let code = field("grpc-status")
+        .ok_or_else(|| Error::Protocol("a gRPC trailer without status".into()))?;
     parse_status(code, field("grpc-message").unwrap_or_default())
 }
 
@@ -222,7 +245,9 @@ mod tests {
     #[test]
     fn trailers() {
         assert!(trailer_status("grpc-status:0\r\n").unwrap().is_none());
-        let status = trailer_status("grpc-status: 9\r\ngrpc-message: NO%5FHELLO\r\n").unwrap().unwrap();
+        let status = trailer_status("grpc-status: 9\r\ngrpc-message: NO%5FHELLO\r\n")
+            .unwrap()
+            .unwrap();
         assert!(status.is(Status::FAILED_PRECONDITION, "NO_HELLO"));
         assert!(trailer_status("x: 1\r\n").is_err());
         assert!(trailer_status("grpc-status: none\r\n").is_err());
@@ -230,10 +255,25 @@ mod tests {
 
     #[test]
     fn statuses_become_errors() {
-        let error = |code, message: &str| Status { code, message: message.into() }.into_error();
-        assert!(matches!(error(16, "AuthError: The JWT has expired"), Error::Auth(_)));
-        assert!(matches!(error(13, "Error parsing auth header: none given"), Error::Auth(_)));
-        assert!(matches!(error(14, "snapshot not found"), Error::Unreachable(_)));
+        let error = |code, message: &str| {
+            Status {
+                code,
+                message: message.into(),
+            }
+            .into_error()
+        };
+        assert!(matches!(
+            error(16, "AuthError: The JWT has expired"),
+            Error::Auth(_)
+        ));
+        assert!(matches!(
+            error(13, "Error parsing auth header: none given"),
+            Error::Auth(_)
+        ));
+        assert!(matches!(
+            error(14, "snapshot not found"),
+            Error::Unreachable(_)
+        ));
         assert!(matches!(error(12, "unimplemented"), Error::Protocol(_)));
     }
 }

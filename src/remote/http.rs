@@ -21,8 +21,17 @@ pub struct Http {
 
 impl Http {
     pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<Http> {
-        let roots = if url.base.starts_with("https:") { Some(roots(options.ca_file.as_deref())?) } else { None };
-        Ok(Http { agent: agent(options.timeout, roots.clone()), url, roots, traffic })
+        let roots = if url.base.starts_with("https:") {
+            Some(roots(options.ca_file.as_deref())?)
+        } else {
+            None
+        };
+        Ok(Http {
+            agent: agent(options.timeout, roots.clone()),
+            url,
+            roots,
+            traffic,
+        })
     }
 
     pub fn set_timeout(&mut self, timeout: Duration) {
@@ -34,13 +43,20 @@ impl Http {
     }
 
     /// Posts a body; answers once the response's head is there, whatever its status.
-    pub fn post(&self, path: &str, headers: &[(&str, String)], body: &[u8]) -> Result<Response<Body>> {
+    pub fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> Result<Response<Body>> {
         let mut request = self.agent.post(format!("{}{path}", self.url.base));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
         let response = request.send(body).map_err(|e| self.explain(&e))?;
-        self.traffic.sent.fetch_add(body.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.traffic
+            .sent
+            .fetch_add(body.len() as u64, std::sync::atomic::Ordering::Relaxed);
         Ok(response)
     }
 
@@ -61,10 +77,17 @@ impl Http {
 
     pub fn explain_io(&self, error: &std::io::Error) -> Error {
         // A failure while a body is read comes wrapped.
-        if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<ureq::Error>()) {
+        if let Some(inner) = error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<ureq::Error>())
+        {
             return self.explain(inner);
         }
-        let hint = if error.to_string().contains("certificate") { self.tls_hint() } else { "" };
+        let hint = if error.to_string().contains("certificate") {
+            self.tls_hint()
+        } else {
+            ""
+        };
         Error::Unreachable(format!("{}: {error}{hint}", self.url.text))
     }
 
@@ -111,7 +134,9 @@ fn roots(ca_file: Option<&str>) -> Result<RootCerts> {
             }
         }
         if roots.len() == before {
-            return Err(Error::Config(format!("ca_file: no certificate in '{path}'")));
+            return Err(Error::Config(format!(
+                "ca_file: no certificate in '{path}'"
+            )));
         }
     }
     Ok(RootCerts::Specific(Arc::new(roots)))

@@ -30,7 +30,11 @@ pub struct Position {
 impl Position {
     pub fn start(log_id: String) -> Position {
         // The chain of frame 0 begins at zero.
-        Position { log_id, frame_no: None, checksum: Some(0) }
+        Position {
+            log_id,
+            frame_no: None,
+            checksum: Some(0),
+        }
     }
 
     /// The first frame after it.

@@ -52,8 +52,10 @@ enum Batch {
 
 impl WalLog {
     pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<WalLog> {
-        let namespace =
-            options.namespace.clone().or_else(|| url.host_namespace().map(str::to_string));
+        let namespace = options
+            .namespace
+            .clone()
+            .or_else(|| url.host_namespace().map(str::to_string));
         Ok(WalLog {
             http: Http::new(url, options, traffic)?,
             namespace,
@@ -88,28 +90,43 @@ impl WalLog {
             Answer::Stream(stream) => stream,
             Answer::Refused(status) => return refused(status),
         };
-        let mut frames = LogFrames { progress, sink, received: 0, in_transaction: false };
-        let mut ended = None;
-        while ended.is_none() {
+        let mut frames = LogFrames {
+            progress,
+            sink,
+            received: 0,
+            in_transaction: false,
+        };
+        let mut messages = 0;
+        let ended = loop {
             match stream.next()? {
                 Item::Message => {
+                    messages += 1;
+                    if messages > 1 {
+                        return Err(Error::Protocol(
+                            "more than one message where one is due".into(),
+                        ));
+                    }
                     // message Frames { repeated Frame frames = 1; }, read field by
                     // field: a transaction may be larger than memory.
                     while stream.left() > 0 {
-                        let Some(frame) = next_field(&mut stream)? else { continue };
+                        let Some(frame) = next_field(&mut stream)? else {
+                            continue;
+                        };
                         if !frames.take(&frame.data)? {
                             return Ok(Batch::Diverged);
                         }
                     }
                 }
-                Item::End(status) => ended = Some(status),
+                Item::End(status) => break status,
             }
-        }
-        if let Some(Some(status)) = ended {
+        };
+        if let Some(status) = ended {
             return refused(status);
         }
         if frames.in_transaction {
-            return Err(Error::Protocol("the log frames end within a transaction".into()));
+            return Err(Error::Protocol(
+                "the log frames end within a transaction".into(),
+            ));
         }
         Ok(Batch::Frames(frames.received))
     }
@@ -120,10 +137,12 @@ impl WalLog {
         let mut pause = Duration::from_millis(10);
         loop {
             let status = match self.call(SNAPSHOT, progress.next)? {
-                Answer::Stream(mut stream) => match self.snapshot_frames(&mut stream, progress, sink)? {
-                    None => return Ok(()),
-                    Some(status) => status,
-                },
+                Answer::Stream(mut stream) => {
+                    match self.snapshot_frames(&mut stream, progress, sink)? {
+                        None => return Ok(()),
+                        Some(status) => status,
+                    }
+                }
                 Answer::Refused(status) => status,
             };
             // While the primary compacts its log there is no snapshot for a moment.
@@ -171,7 +190,12 @@ impl WalLog {
         }
         match end {
             Some(end) if size != 0 => {
-                *progress = Progress { next: end + 1, chain: None, page_count: size, ..*progress };
+                *progress = Progress {
+                    next: end + 1,
+                    chain: None,
+                    page_count: size,
+                    ..*progress
+                };
                 Ok(None)
             }
             _ => Err(bad("it ends without the database size".into())),
@@ -189,8 +213,14 @@ impl WalLog {
 impl Remote for WalLog {
     fn hello(&mut self) -> Result<Head> {
         self.session = None;
-        let answer =
-            grpc_web::call(&self.http, HELLO, self.headers(), &HelloRequest { handshake_version: Some(1) })?;
+        let answer = grpc_web::call(
+            &self.http,
+            HELLO,
+            self.headers(),
+            &HelloRequest {
+                handshake_version: Some(1),
+            },
+        )?;
         let mut stream = match answer {
             Answer::Stream(stream) => stream,
             Answer::Refused(status) => return Err(status.into_error()),
@@ -211,25 +241,36 @@ impl Remote for WalLog {
             .filter(|t| t.bytes().all(|b| (0x21..0x7f).contains(&b)))
             .ok_or_else(|| Error::Protocol("Hello with an unusable session token".into()))?;
         self.session = Some(session);
-        Ok(Head { log_id: hello.log_id, frame_no: hello.current_replication_index })
+        Ok(Head {
+            log_id: hello.log_id,
+            frame_no: hello.current_replication_index,
+        })
     }
 
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull> {
         if from.log_id != to.log_id {
-            return Ok(Pull::Diverged(format!("the primary has another log ({} instead of {})", to.log_id, from.log_id)));
+            return Ok(Pull::Diverged(format!(
+                "the primary has another log ({} instead of {})",
+                to.log_id, from.log_id
+            )));
         }
         if to.frame_no < from.frame_no {
             return Ok(Pull::Diverged(format!(
                 "the primary lost frames: it is at {}, this replica at {}",
-                to.frame_no.map_or("its beginning".into(), |n| n.to_string()),
+                to.frame_no
+                    .map_or("its beginning".into(), |n| n.to_string()),
                 from.frame_no.unwrap_or(0)
             )));
         }
         let Some(goal) = to.frame_no.filter(|_| to.frame_no != from.frame_no) else {
             return Ok(Pull::UpToDate);
         };
-        let mut progress =
-            Progress { next: from.next(), chain: from.checksum, page_count: 0, frames: 0 };
+        let mut progress = Progress {
+            next: from.next(),
+            chain: from.checksum,
+            page_count: 0,
+            frames: 0,
+        };
         let mut renewals = 0;
         while progress.next <= goal {
             match self.batch(&mut progress, sink)? {
@@ -294,13 +335,22 @@ impl LogFrames<'_> {
         let frame = decode(bytes)?;
         let progress = &mut *self.progress;
         if frame.frame_no != progress.next {
-            return Err(Error::Protocol(format!("frame {} where {} is due", frame.frame_no, progress.next)));
+            return Err(Error::Protocol(format!(
+                "frame {} where {} is due",
+                frame.frame_no, progress.next
+            )));
         }
-        if progress.chain.is_some_and(|previous| chain::next(previous, frame.page) != frame.checksum) {
+        if progress
+            .chain
+            .is_some_and(|previous| chain::next(previous, frame.page) != frame.checksum)
+        {
             if progress.frames == 0 && progress.next > 0 {
                 return Ok(false);
             }
-            return Err(Error::Protocol(format!("checksum of frame {} is wrong", frame.frame_no)));
+            return Err(Error::Protocol(format!(
+                "checksum of frame {} is wrong",
+                frame.frame_no
+            )));
         }
         self.sink.page(frame.pgno, frame.page)?;
         progress.chain = Some(frame.checksum);
@@ -319,7 +369,10 @@ fn decode(bytes: &[u8]) -> Result<LogFrame<'_>> {
     let frame = LogFrame::decode(bytes)
         .ok_or_else(|| Error::Protocol(format!("a log frame of {} bytes", bytes.len())))?;
     if frame.pgno == 0 || frame.pgno == u32::MAX {
-        return Err(Error::Protocol(format!("frame {} is for page {}", frame.frame_no, frame.pgno)));
+        return Err(Error::Protocol(format!(
+            "frame {} is for page {}",
+            frame.frame_no, frame.pgno
+        )));
     }
     if frame.frame_no == u64::MAX {
         return Err(Error::Protocol("a frame number past all bounds".into()));
@@ -349,12 +402,16 @@ fn next_field(stream: &mut Stream) -> Result<Option<RpcFrame>> {
         kind => return Err(Error::Protocol(format!("protobuf wire type {kind}"))),
     };
     if len > MAX_RPC_FRAME {
-        return Err(Error::Protocol(format!("a field of {len} bytes where a frame is due")));
+        return Err(Error::Protocol(format!(
+            "a field of {len} bytes where a frame is due"
+        )));
     }
     let mut bytes = vec![0; len as usize];
     stream.read(&mut bytes)?;
     if tag != 0x0a {
         return Ok(None);
     }
-    RpcFrame::decode(&bytes[..]).map(Some).map_err(|e| Error::Protocol(e.to_string()))
+    RpcFrame::decode(&bytes[..])
+        .map(Some)
+        .map_err(|e| Error::Protocol(e.to_string()))
 }

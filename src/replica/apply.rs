@@ -15,7 +15,7 @@ use crate::remote::Reached;
 use crate::wal::format::next_salt;
 use crate::wal::index::Header;
 use crate::wal::reader::Reader;
-use crate::wal::writer::Writer;
+use crate::wal::writer::{LogEnd, Writer};
 use crate::wal::{PAGE_SIZE, Page};
 
 /// What arrives at an applier: pages, then where they lead. Without `Finish`
@@ -53,7 +53,9 @@ impl<'a> LogTransaction<'a> {
     }
 
     fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
-        pages.iter().try_for_each(|(pgno, page)| self.put(*pgno, page))
+        pages
+            .iter()
+            .try_for_each(|(pgno, page)| self.put(*pgno, page))
     }
 
     /// Page 1 as it will be.
@@ -85,7 +87,12 @@ impl<'a> LogTransaction<'a> {
     }
 
     /// `base`: the record of the content before, None if all of it is replaced.
-    fn commit(mut self, store: &mut PositionFile, base: Option<&Record>, reached: Reached) -> Result<Record> {
+    fn commit(
+        mut self,
+        store: &mut PositionFile,
+        base: Option<&Record>,
+        reached: Reached,
+    ) -> Result<Record> {
         let page_count = reached.page_count;
         check_page1(&*self.page1()?, page_count)?;
         let digest = match base {
@@ -151,22 +158,19 @@ fn restart_if_done(files: &Files, header: &mut Header) -> Result<()> {
     Ok(())
 }
 
-/// Applies pages on top of the state that `base` records. None if the database
-/// is not in that state any more (another process was faster), or nothing was
-/// finished.
+/// Applies pages on top of the state that `base` records, the log ending at
+/// `end`. None if it ends elsewhere by now (another process was faster), or if
+/// nothing was finished.
 pub fn increment(
     files: &Files,
     store: &mut PositionFile,
     base: &Record,
+    end: Option<LogEnd>,
     timeout: std::time::Duration,
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
     let (lock, header) = files.write_lock(timeout)?;
-    let moved = match base.end {
-        Some(_) => log_end(&header) != base.end,
-        None => header.max_frame != 0,
-    };
-    if moved {
+    if log_end(&header) != end {
         return Ok(None);
     }
     let mut transaction = LogTransaction::begin(files, lock, header)?;
@@ -235,13 +239,20 @@ impl NewFile {
         let journal = OsFile::open(vfs, path, FileKind::Journal, true)?;
         journal.write_at(&empty_journal(), 0)?;
         journal.sync()?;
-        Ok(Some(NewFile { db, vfs: *vfs, path: path.to_string(), changes: Changes::default(), store }))
+        Ok(Some(NewFile {
+            db,
+            vfs: *vfs,
+            path: path.to_string(),
+            changes: Changes::default(),
+            store,
+        }))
     }
 
     fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
         for (pgno, page) in pages {
             self.changes.note(*pgno, page);
-            self.db.write_at(&page[..], u64::from(pgno - 1) * PAGE_SIZE as u64)?;
+            self.db
+                .write_at(&page[..], u64::from(pgno - 1) * PAGE_SIZE as u64)?;
         }
         Ok(())
     }
@@ -250,8 +261,8 @@ impl NewFile {
         run(self, messages, NewFile::put_all)
     }
 
-    /// Makes the database exist.
-    pub fn commit(mut self, reached: Reached) -> Result<Record> {
+    /// Makes the database exist. After an error it is to be abandoned.
+    pub fn commit(&mut self, reached: Reached) -> Result<Record> {
         let page_count = reached.page_count;
         self.changes.check_whole(page_count)?;
         if let Some(page1) = &self.changes.page1 {

@@ -21,7 +21,11 @@ impl Digest {
 }
 
 pub fn page_hash(pgno: u32, page: &Page) -> u64 {
-    if page.iter().all(|&b| b == 0) { 0 } else { xxh3_64_with_seed(page, u64::from(pgno)) }
+    if page.iter().all(|&b| b == 0) {
+        0
+    } else {
+        xxh3_64_with_seed(page, u64::from(pgno))
+    }
 }
 
 #[cfg(test)]

@@ -36,17 +36,38 @@ impl Drop for WriteLock<'_> {
 }
 
 impl Files {
-    /// Opens a database that exists, recovering it if that is due.
-    pub fn open(vfs: &BaseVfs, path: &str) -> Result<Files> {
+    /// Opens a database that exists, recovering it if that is due. None if it
+    /// is not in WAL mode: then it is not as this library left it.
+    pub fn open(vfs: &BaseVfs, path: &str) -> Result<Option<Files>> {
         let conn = Connection::open(vfs, path)?;
         conn.touch()?;
+        if conn.in_wal_mode()? {
+            Self::with(vfs, path, conn).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// As `open`, and puts the database into WAL mode if it is not.
+    pub fn open_converted(vfs: &BaseVfs, path: &str) -> Result<Files> {
+        let conn = Connection::open(vfs, path)?;
+        conn.enter_wal_mode()?;
+        Self::with(vfs, path, conn)
+    }
+
+    fn with(vfs: &BaseVfs, path: &str, conn: Connection) -> Result<Files> {
         let mut db = OsFile::open(vfs, path, FileKind::Database, false)?;
         if !db.lock(sql::SQLITE_LOCK_SHARED)? {
             return Err(Error::Busy(format!("'{path}' is locked")));
         }
         db.open_shm()?;
         let wal = OsFile::open(vfs, path, FileKind::Wal, true)?;
-        Ok(Files { db, wal, conn, inode: Stamp::of(path)?.inode })
+        Ok(Files {
+            db,
+            wal,
+            conn,
+            inode: Stamp::of(path)?.inode,
+        })
     }
 
     pub fn index(&self) -> WalIndex<'_, OsFile> {
@@ -68,7 +89,10 @@ impl Files {
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::Busy(format!("the wal-index of '{}' stays invalid", self.db.path())))
+        Err(Error::Busy(format!(
+            "the wal-index of '{}' stays invalid",
+            self.db.path()
+        )))
     }
 
     /// Waits for the write lock and answers the header that holds under it.
@@ -85,7 +109,10 @@ impl Files {
                 }
             }
             if Instant::now() + pause > deadline {
-                return Err(Error::Busy(format!("'{}': another connection is writing", self.db.path())));
+                return Err(Error::Busy(format!(
+                    "'{}': another connection is writing",
+                    self.db.path()
+                )));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -93,7 +120,12 @@ impl Files {
     }
 
     pub fn reader(&self, header: Header) -> Reader<'_, OsFile, OsFile> {
-        Reader { db: &self.db, wal: Some(&self.wal), index: self.index(), header }
+        Reader {
+            db: &self.db,
+            wal: Some(&self.wal),
+            index: self.index(),
+            header,
+        }
     }
 
     /// The digest of the whole content, and its size. Holding the write lock.
@@ -112,7 +144,11 @@ impl Files {
     /// file than the one that is open.
     pub fn stamp(&self, settled: bool) -> Result<Stamp> {
         let path = self.db.path();
-        let stamp = if settled { Stamp::settled(path)? } else { Stamp::of(path)? };
+        let stamp = if settled {
+            Stamp::settled(path)?
+        } else {
+            Stamp::of(path)?
+        };
         if stamp.inode != self.inode {
             return Err(Error::Corrupt(format!(
                 "'{path}' was replaced by another file while it was open; close every connection to it and open it again"

@@ -34,7 +34,8 @@ pub struct Changes {
 
 impl Changes {
     pub fn note(&mut self, pgno: u32, page: &Page) {
-        self.hashes.insert(pgno, super::digest::page_hash(pgno, page));
+        self.hashes
+            .insert(pgno, super::digest::page_hash(pgno, page));
         if pgno == 1 {
             self.page1 = Some(Box::new(*page));
         }
@@ -43,7 +44,10 @@ impl Changes {
     /// The digest of a database that has these pages and no others.
     pub fn digest(&self, page_count: u32) -> Digest {
         let mut digest = Digest::default();
-        self.hashes.iter().filter(|(pgno, _)| **pgno <= page_count).for_each(|(_, h)| digest.add(*h));
+        self.hashes
+            .iter()
+            .filter(|(pgno, _)| **pgno <= page_count)
+            .for_each(|(_, h)| digest.add(*h));
         digest
     }
 
@@ -51,9 +55,16 @@ impl Changes {
     /// that are freed in the transaction that allocated them, so a few may be
     /// missing: as many as the freelist has.
     pub fn check_whole(&self, page_count: u32) -> Result<()> {
-        let page1 = self.page1.as_ref().ok_or_else(|| Error::Protocol("no page 1 came".into()))?;
+        let page1 = self
+            .page1
+            .as_ref()
+            .ok_or_else(|| Error::Protocol("no page 1 came".into()))?;
         let lock_page = u32::from(page_count >= LOCK_PAGE);
-        let have = self.hashes.keys().filter(|p| **p <= page_count && **p != LOCK_PAGE).count() as u32;
+        let have = self
+            .hashes
+            .keys()
+            .filter(|p| **p <= page_count && **p != LOCK_PAGE)
+            .count() as u32;
         let missing = page_count.saturating_sub(lock_page).saturating_sub(have);
         let free = u32_be(&page1[..], 36);
         if missing > free {
@@ -80,7 +91,9 @@ pub fn check_page1(page1: &Page, page_count: u32) -> Result<()> {
     }
     let size = u32_be(page1, 28);
     if size != page_count {
-        return bad(format!("a size of {size} pages, but the commit says {page_count}"));
+        return bad(format!(
+            "a size of {size} pages, but the commit says {page_count}"
+        ));
     }
     Ok(())
 }

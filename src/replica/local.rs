@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::vfs::BaseVfs;
 use crate::wal::format::FRAME_SIZE;
+use crate::wal::writer::LogEnd;
 
 /// A log of so many frames is checkpointed, as by SQLite's default.
 const CHECKPOINT_FRAMES: u32 = 1000;
@@ -20,7 +21,16 @@ const LARGE_LOG: u64 = 16 << 20;
 pub enum Found {
     /// No content: the primary's has to be fetched.
     Nothing,
+    /// A replica's file that another SQLite took out of WAL mode, or another
+    /// file put in its place. It can be read; only `adopt` writes to it.
+    OutOfWalMode,
     Replica(Box<Local>),
+}
+
+/// The state a database was found in.
+pub struct Located {
+    pub record: Record,
+    pub end: Option<LogEnd>,
 }
 
 pub struct Local {
@@ -63,9 +73,28 @@ impl Local {
             if store.last().is_none() {
                 return Err(foreign(path));
             }
-            let files = Files::open(vfs, path)?;
-            return Ok(Found::Replica(Box::new(Local { files, store, path: path.to_string(), change: 0 })));
+            return Ok(match Files::open(vfs, path)? {
+                Some(files) => Found::Replica(Box::new(Local {
+                    files,
+                    store,
+                    path: path.to_string(),
+                    change: 0,
+                })),
+                None => Found::OutOfWalMode,
+            });
         }
+    }
+
+    /// Opens what is there, whatever its content, for it to be replaced.
+    pub fn adopt(vfs: &BaseVfs, path: &str) -> Result<Local> {
+        let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;
+        let files = Files::open_converted(vfs, path)?;
+        Ok(Local {
+            files,
+            store,
+            path: path.to_string(),
+            change: 0,
+        })
     }
 
     /// Makes the database of what `fetch` feeds it.
@@ -76,35 +105,37 @@ impl Local {
         timeout: Duration,
         fetch: impl FnOnce(&mut NewFile) -> Result<crate::remote::Reached>,
     ) -> Result<Found> {
-        let Some(mut new) = NewFile::begin(vfs, path, || PositionFile::create(path, identity))? else {
+        let Some(mut new) = NewFile::begin(vfs, path, || PositionFile::create(path, identity))?
+        else {
             return Ok(Found::Nothing);
         };
-        match fetch(&mut new) {
-            Ok(reached) => new.commit(reached)?,
-            Err(e) => {
-                // The cause counts, not what the cleaning up runs into.
-                let _ = new.abandon();
-                return Err(e);
-            }
-        };
+        if let Err(e) = fetch(&mut new).and_then(|reached| new.commit(reached)) {
+            // The cause counts, not what the cleaning up runs into.
+            let _ = new.abandon();
+            return Err(e);
+        }
+        // Unlocks, for our own next look.
+        drop(new);
         Self::find(vfs, path, timeout)
     }
 
-    /// Where in the primary's history the local content is.
-    pub fn locate(&mut self, timeout: Duration) -> Result<Record> {
+    /// Where in the primary's history the local content is, and where the log
+    /// ends with it.
+    pub fn locate(&mut self, timeout: Duration) -> Result<Located> {
         let header = self.files.header()?;
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
-        if let Some(record) = self.store.find(log_end(&header), &stamp) {
+        let end = log_end(&header);
+        if let Some(record) = self.store.find(end, &stamp).cloned() {
             self.change = header.change;
-            return Ok(record.clone());
+            return Ok(Located { record, end });
         }
         self.identify(timeout)
     }
 
     /// The slow way: by the content. Due after another process has
     /// checkpointed, or put another file there, or written.
-    fn identify(&mut self, timeout: Duration) -> Result<Record> {
+    fn identify(&mut self, timeout: Duration) -> Result<Located> {
         let (_lock, header) = self.files.write_lock(timeout)?;
         self.store.refresh()?;
         let stamp = self.files.stamp(true)?;
@@ -117,22 +148,33 @@ impl Local {
         };
         self.change = header.change;
         let backfilled = self.files.index().backfilled()?;
-        self.store.append(Record {
-            end: log_end(&header),
+        let end = log_end(&header);
+        let complete = backfilled == header.max_frame;
+        let record = self.store.append(Record {
+            end,
             stamp: Some(stamp),
-            complete: backfilled == header.max_frame,
+            complete,
             ..record
-        })
+        })?;
+        Ok(Located { record, end })
     }
 
     /// Applies what was pulled since `base`; None if the state is another by now.
     pub fn increment(
         &mut self,
-        base: &Record,
+        base: &Located,
         timeout: Duration,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
-        let applied = apply::increment(&self.files, &mut self.store, base, timeout, messages)?;
+        let Located { record, end } = base;
+        let applied = apply::increment(
+            &self.files,
+            &mut self.store,
+            record,
+            *end,
+            timeout,
+            messages,
+        )?;
         self.note(applied)
     }
 
@@ -157,12 +199,18 @@ impl Local {
     /// for an error: the next one does what this one could not.
     pub fn checkpoint_if_due(&mut self) -> Result<()> {
         let header = self.files.header()?;
-        let waiting = header.max_frame.saturating_sub(self.files.index().backfilled()?);
+        let waiting = header
+            .max_frame
+            .saturating_sub(self.files.index().backfilled()?);
         let large = u64::from(header.max_frame) * FRAME_SIZE as u64 > LARGE_LOG;
         if waiting < CHECKPOINT_FRAMES && !large {
             return Ok(());
         }
-        self.checkpoint(if large { Checkpoint::Truncate } else { Checkpoint::Passive })
+        self.checkpoint(if large {
+            Checkpoint::Truncate
+        } else {
+            Checkpoint::Passive
+        })
     }
 
     /// Checkpoints, and records the stamp that the database file then has.
@@ -173,9 +221,19 @@ impl Local {
         let (_lock, header) = self.files.write_lock(Duration::from_millis(100))?;
         self.store.refresh()?;
         // Only if nobody has written since: then the last record is the state.
-        if let Some(last) = self.store.last().filter(|_| header.change == self.change).cloned() {
+        if let Some(last) = self
+            .store
+            .last()
+            .filter(|_| header.change == self.change)
+            .cloned()
+        {
             let complete = self.files.index().backfilled()? == header.max_frame;
-            let current = Record { end: log_end(&header), stamp: Some(stamp), complete, ..last.clone() };
+            let current = Record {
+                end: log_end(&header),
+                stamp: Some(stamp),
+                complete,
+                ..last.clone()
+            };
             if self.files.stamp(false)? == stamp && current != last {
                 self.store.append(current)?;
             }
@@ -202,5 +260,7 @@ fn foreign(path: &str) -> Error {
 }
 
 fn being_fetched(path: &str) -> Error {
-    Error::Busy(format!("another process is fetching '{path}' from the primary; try again"))
+    Error::Busy(format!(
+        "another process is fetching '{path}' from the primary; try again"
+    ))
 }

@@ -52,14 +52,20 @@ impl Replica {
     /// `options.sync_url` is given. Nothing is opened or asked yet.
     pub fn new(vfs: BaseVfs, path: &str, options: Options) -> Result<Replica> {
         let status = Status::new();
-        let url = options.sync_url.clone().ok_or_else(|| Error::Config("no sync_url".into()))?;
+        let url = options
+            .sync_url
+            .clone()
+            .ok_or_else(|| Error::Config("no sync_url".into()))?;
         let remote = Box::new(WalLog::new(url, &options, status.traffic.clone())?);
         Ok(Replica {
             path: path.to_string(),
             vfs,
             options: Mutex::new(options),
             status,
-            engine: Mutex::new(Engine { local: None, remote }),
+            engine: Mutex::new(Engine {
+                local: None,
+                remote,
+            }),
         })
     }
 
@@ -77,14 +83,20 @@ impl Replica {
 
     fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
         self.engine.try_lock_for(self.timeout()).ok_or_else(|| {
-            Error::Busy(format!("'{}': another connection is syncing and has not ended yet", self.path))
+            Error::Busy(format!(
+                "'{}': another connection is syncing and has not ended yet",
+                self.path
+            ))
         })
     }
 
     fn identity(&self) -> Identity {
         let options = self.options.lock();
         Identity {
-            sync_url: options.sync_url.as_ref().map_or_else(String::new, |u| u.text.clone()),
+            sync_url: options
+                .sync_url
+                .as_ref()
+                .map_or_else(String::new, |u| u.text.clone()),
             namespace: options.namespace.clone(),
         }
     }
@@ -102,15 +114,19 @@ impl Replica {
                 Found::Nothing => self.bootstrap(&mut engine)?,
                 found => found,
             };
-            if let Found::Replica(mut local) = found {
-                if *local.store.identity() != self.identity() {
-                    local.store.set_identity(self.identity())?;
+            match found {
+                Found::Replica(mut local) => {
+                    if *local.store.identity() != self.identity() {
+                        local.store.set_identity(self.identity())?;
+                    }
+                    self.status.update(|f| {
+                        f.frame_no = local.store.last().and_then(|r| r.position.frame_no);
+                    });
+                    engine.local = Some(local);
+                    return Ok(());
                 }
-                self.status.update(|f| {
-                    f.frame_no = local.store.last().and_then(|r| r.position.frame_no);
-                });
-                engine.local = Some(local);
-                return Ok(());
+                Found::OutOfWalMode => return Ok(()),
+                Found::Nothing => {}
             }
             // Another process began to fetch it at the same time.
             if Instant::now() > deadline {
@@ -137,21 +153,28 @@ impl Replica {
         let start = Position::start(head.log_id.clone());
         let bar = Progress::new(self.options.lock().progress, head.frame_no);
         let mut frames = 0;
-        let found = Local::create(&self.vfs, &self.path, self.identity(), self.timeout(), |new| {
-            if head.frame_no.is_none() {
-                let mut image = empty_image(start.clone());
-                return new.fill(&mut image)?.ok_or_else(unfinished);
-            }
-            let fill = |messages: &mut dyn Iterator<Item = Message>| new.fill(messages);
-            match pipeline::pull(&mut *engine.remote, &start, &head, &mut |n| bar.at(n), fill)? {
-                Outcome::Applied(Some(reached)) => {
-                    frames = reached.frames;
-                    Ok(reached)
+        let found = Local::create(
+            &self.vfs,
+            &self.path,
+            self.identity(),
+            self.timeout(),
+            |new| {
+                if head.frame_no.is_none() {
+                    let mut image = empty_image(start.clone());
+                    return new.fill(&mut image)?.ok_or_else(unfinished);
                 }
-                Outcome::Diverged(why) => Err(Error::Unreachable(why)),
-                Outcome::Applied(None) | Outcome::UpToDate => Err(unfinished()),
-            }
-        })
+                let fill = |messages: &mut dyn Iterator<Item = Message>| new.fill(messages);
+                match pipeline::pull(&mut *engine.remote, &start, &head, &mut |n| bar.at(n), fill)?
+                {
+                    Outcome::Applied(Some(reached)) => {
+                        frames = reached.frames;
+                        Ok(reached)
+                    }
+                    Outcome::Diverged(why) => Err(Error::Unreachable(why)),
+                    Outcome::Applied(None) | Outcome::UpToDate => Err(unfinished()),
+                }
+            },
+        )
         .map_err(unreachable)?;
         bar.done();
         if let Found::Replica(local) = &found {
@@ -169,18 +192,31 @@ impl Replica {
     fn sync_now(&self, engine: &mut Engine) -> Result<Synced> {
         let timeout = self.timeout();
         let Engine { local, remote } = engine;
-        let local = local.as_mut().ok_or_else(not_open)?;
+        let local = local.as_mut().ok_or_else(|| {
+            Error::Diverged(format!(
+                "'{}' was taken out of WAL mode by another SQLite, or replaced",
+                self.path
+            ))
+        })?;
         let head = remote.hello()?;
         self.status.update(|f| f.primary_frame_no = head.frame_no);
         // Another process that syncs the same file may be faster; each round
         // is lost only to one that got further.
         for _ in 0..100 {
             let base = local.locate(timeout)?;
-            let apply = |messages: &mut dyn Iterator<Item = Message>| local.increment(&base, timeout, messages);
-            match pipeline::pull(&mut **remote, &base.position, &head, &mut |_| {}, apply)? {
-                Outcome::UpToDate => return Ok(self.noted(Some(&base), &head, 0)),
+            let apply = |messages: &mut dyn Iterator<Item = Message>| {
+                local.increment(&base, timeout, messages)
+            };
+            match pipeline::pull(
+                &mut **remote,
+                &base.record.position,
+                &head,
+                &mut |_| {},
+                apply,
+            )? {
+                Outcome::UpToDate => return Ok(self.noted(Some(&base.record), &head, 0)),
                 Outcome::Applied(Some(record)) => {
-                    let frames = frames_between(&base, &record);
+                    let frames = frames_between(&base.record, &record);
                     self.checkpoint(local);
                     return Ok(self.noted(Some(&record), &head, frames));
                 }
@@ -188,7 +224,10 @@ impl Replica {
                 Outcome::Diverged(why) => return self.rebootstrap(local, &mut **remote, &why),
             }
         }
-        Err(Error::Busy(format!("'{}': other processes keep changing it", self.path)))
+        Err(Error::Busy(format!(
+            "'{}': other processes keep changing it",
+            self.path
+        )))
     }
 
     /// The primary has another history: takes all of it, in one transaction.
@@ -199,7 +238,10 @@ impl Replica {
                 "{why}, and the primary is empty; this replica may be the last copy, so it stays as it is"
             )));
         }
-        self.loud(&format!("'{}': {why}; fetching everything again", self.path));
+        self.loud(&format!(
+            "'{}': {why}; fetching everything again",
+            self.path
+        ));
         let synced = self.take_all(local, remote, &head)?;
         let text = format!("'{}': {why}; everything was fetched again", self.path);
         self.loud(&text);
@@ -213,7 +255,8 @@ impl Replica {
         let record = if head.frame_no.is_none() {
             local.replace(timeout, &mut empty_image(start))?
         } else {
-            let apply = |messages: &mut dyn Iterator<Item = Message>| local.replace(timeout, messages);
+            let apply =
+                |messages: &mut dyn Iterator<Item = Message>| local.replace(timeout, messages);
             match pipeline::pull(remote, &start, head, &mut |_| {}, apply)? {
                 Outcome::Applied(record) => record,
                 Outcome::Diverged(why) => return Err(Error::Unreachable(why)),
@@ -230,8 +273,11 @@ impl Replica {
         let mut engine = self.engine()?;
         self.told(|| {
             let Engine { local, remote } = &mut *engine;
-            let local = local.as_mut().ok_or_else(not_open)?;
             let head = remote.hello()?;
+            let local = match local {
+                Some(local) => local,
+                None => local.insert(Box::new(Local::adopt(&self.vfs, &self.path)?)),
+            };
             self.take_all(local, &mut **remote, &head)
         })
     }
@@ -240,6 +286,9 @@ impl Replica {
     pub fn wait(&self, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
+        if self.status.facts().frame_no >= Some(frame_no) {
+            return Ok(true);
+        }
         loop {
             match self.sync() {
                 Ok(synced) if synced.frame_no >= Some(frame_no) => return Ok(true),
@@ -275,7 +324,8 @@ impl Replica {
     fn noted(&self, record: Option<&Record>, head: &Head, frames: u64) -> Synced {
         let frame_no = record.and_then(|r| r.position.frame_no);
         self.status.synced(frame_no, frames);
-        self.status.update(|f| f.primary_frame_no = head.frame_no.max(frame_no));
+        self.status
+            .update(|f| f.primary_frame_no = head.frame_no.max(frame_no));
         Synced { frame_no, frames }
     }
 
@@ -305,12 +355,16 @@ fn frames_between(base: &Record, record: &Record) -> u64 {
 
 /// What a replica of an empty primary consists of.
 fn empty_image(position: Position) -> impl Iterator<Item = Message> {
-    let reached = Reached { position, page_count: 1, frames: 0 };
-    [Message::Pages(vec![(1, empty_database())]), Message::Finish(reached)].into_iter()
-}
-
-fn not_open() -> Error {
-    Error::Internal("the replica is not open".into())
+    let reached = Reached {
+        position,
+        page_count: 1,
+        frames: 0,
+    };
+    [
+        Message::Pages(vec![(1, empty_database())]),
+        Message::Finish(reached),
+    ]
+    .into_iter()
 }
 
 fn unfinished() -> Error {

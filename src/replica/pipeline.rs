@@ -36,7 +36,14 @@ pub fn pull<T: Send>(
     apply: impl FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send,
 ) -> Result<Outcome<T>> {
     std::thread::scope(|scope| {
-        let mut pipe = Pipe { scope, apply: Some(apply), staged: Vec::new(), running: None, frames: 0, progress };
+        let mut pipe = Pipe {
+            scope,
+            apply: Some(apply),
+            staged: Vec::new(),
+            running: None,
+            frames: 0,
+            progress,
+        };
         let pulled = remote.pull(from, to, &mut pipe);
         let reached = match pulled {
             Ok(Pull::Reached(reached)) => reached,
@@ -65,12 +72,15 @@ where
     A: FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send + 'scope,
 {
     fn start(&mut self) -> Result<()> {
-        let Some(apply) = self.apply.take() else { return Ok(()) };
+        let Some(apply) = self.apply.take() else {
+            return Ok(());
+        };
         let (sender, receiver) = sync_channel(CHUNKS);
         let thread = std::thread::Builder::new()
             .name("libreplica-apply".into())
             .spawn_scoped(self.scope, move || {
-                guard::catch(|| apply(&mut receiver.into_iter())).unwrap_or_else(|p| Err(Error::Internal(p)))
+                guard::catch(|| apply(&mut receiver.into_iter()))
+                    .unwrap_or_else(|p| Err(Error::Internal(p)))
             })
             .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
         self.running = Some((sender, thread));
@@ -79,9 +89,9 @@ where
 
     fn send(&mut self, message: Message) -> Result<()> {
         match &self.running {
-            Some((sender, _)) => {
-                sender.send(message).map_err(|_| Error::Internal("the applier stopped".into()))
-            }
+            Some((sender, _)) => sender
+                .send(message)
+                .map_err(|_| Error::Internal("the applier stopped".into())),
             None => Ok(()),
         }
     }
@@ -102,7 +112,9 @@ where
         if let Some(apply) = self.apply.take() {
             return apply(&mut [Message::Pages(staged), Message::Finish(reached)].into_iter());
         }
-        let sent = self.send(Message::Pages(staged)).and_then(|()| self.send(Message::Finish(reached)));
+        let sent = self
+            .send(Message::Pages(staged))
+            .and_then(|()| self.send(Message::Finish(reached)));
         let Some((sender, thread)) = self.running.take() else {
             return Err(Error::Internal("no applier".into()));
         };
@@ -112,7 +124,9 @@ where
 }
 
 fn join<T>(thread: ScopedJoinHandle<Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(Error::Internal("the applier panicked".into())))
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(Error::Internal("the applier panicked".into())))
 }
 
 impl<'scope, T, A> PageSink for Pipe<'scope, '_, '_, T, A>

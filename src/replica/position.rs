@@ -87,7 +87,9 @@ impl Stamp {
     pub fn settled(path: &str) -> Result<Stamp> {
         loop {
             let stamp = Stamp::of(path)?;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             let age = now.saturating_sub(Duration::from_nanos(stamp.ctime.max(stamp.mtime)));
             // A time in the future (a clock set back) proves nothing either way.
             if age >= Self::GRANULARITY || age.is_zero() {
@@ -107,7 +109,11 @@ impl Stamp {
     #[cfg(unix)]
     fn from(meta: &std::fs::Metadata) -> Stamp {
         use std::os::unix::fs::MetadataExt;
-        let ns = |s: i64, n: i64| (s as u64).wrapping_mul(1_000_000_000).wrapping_add(n as u64);
+        let ns = |s: i64, n: i64| {
+            (s as u64)
+                .wrapping_mul(1_000_000_000)
+                .wrapping_add(n as u64)
+        };
         Stamp {
             device: meta.dev(),
             inode: meta.ino(),
@@ -120,9 +126,17 @@ impl Stamp {
     #[cfg(not(unix))]
     fn from(meta: &std::fs::Metadata) -> Stamp {
         let ns = |t: std::io::Result<SystemTime>| {
-            t.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos() as u64)
+            t.ok()
+                .and_then(|t| t.duration_since(UNIX_EPOCH).ok())
+                .map_or(0, |d| d.as_nanos() as u64)
         };
-        Stamp { device: 0, inode: 0, size: meta.len(), mtime: ns(meta.modified()), ctime: ns(meta.created()) }
+        Stamp {
+            device: 0,
+            inode: 0,
+            size: meta.len(),
+            mtime: ns(meta.modified()),
+            ctime: ns(meta.created()),
+        }
     }
 }
 
@@ -155,7 +169,10 @@ impl Record {
         let mut flags = 0;
         let mut w = Fields::new();
         w.put(8, &self.seq.to_le_bytes());
-        w.put(16, &self.position.frame_no.unwrap_or(NO_FRAME).to_le_bytes());
+        w.put(
+            16,
+            &self.position.frame_no.unwrap_or(NO_FRAME).to_le_bytes(),
+        );
         if let Some(sum) = self.position.checksum {
             flags |= CHECKSUM_KNOWN;
             w.put(24, &sum.to_le_bytes());
@@ -171,7 +188,10 @@ impl Record {
         }
         if let Some(s) = self.stamp {
             flags |= HAS_STAMP;
-            for (i, field) in [s.device, s.inode, s.size, s.mtime, s.ctime].iter().enumerate() {
+            for (i, field) in [s.device, s.inode, s.size, s.mtime, s.ctime]
+                .iter()
+                .enumerate()
+            {
                 w.put(72 + 8 * i, &field.to_le_bytes());
             }
         }
@@ -189,7 +209,9 @@ impl Record {
             return None;
         }
         let u64_at = |at| u64_le(bytes, at);
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let flags = bytes[32];
         let frame_no = u64_at(16);
         let id_len = u16_le(bytes, 112);
@@ -239,8 +261,13 @@ impl PositionFile {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(os("open", &path, &e)),
         };
-        let mut this =
-            PositionFile { file, path, identity: Identity::default(), generation: 0, records: Vec::new() };
+        let mut this = PositionFile {
+            file,
+            path,
+            identity: Identity::default(),
+            generation: 0,
+            records: Vec::new(),
+        };
         if !this.read_identity()? {
             return Ok(None);
         }
@@ -258,8 +285,13 @@ impl PositionFile {
             .truncate(true)
             .open(&path)
             .map_err(|e| os("create", &path, &e))?;
-        let mut this =
-            PositionFile { file, path, identity: Identity::default(), generation: 0, records: Vec::new() };
+        let mut this = PositionFile {
+            file,
+            path,
+            identity: Identity::default(),
+            generation: 0,
+            records: Vec::new(),
+        };
         this.set_identity(identity)?;
         Ok(this)
     }
@@ -270,7 +302,10 @@ impl PositionFile {
 
     /// Remembers another primary address.
     pub fn set_identity(&mut self, identity: Identity) -> Result<()> {
-        let (url, namespace) = (identity.sync_url.as_bytes(), identity.namespace.as_deref().unwrap_or(""));
+        let (url, namespace) = (
+            identity.sync_url.as_bytes(),
+            identity.namespace.as_deref().unwrap_or(""),
+        );
         if url.len() > MAX_URL || namespace.len() > MAX_NAMESPACE {
             return Err(Error::Config("sync_url or namespace is too long".into()));
         }
@@ -281,7 +316,8 @@ impl PositionFile {
         bytes[32..34].copy_from_slice(&(url.len() as u16).to_le_bytes());
         bytes[34..36].copy_from_slice(&(namespace.len() as u16).to_le_bytes());
         bytes[36..36 + url.len()].copy_from_slice(url);
-        bytes[36 + url.len()..36 + url.len() + namespace.len()].copy_from_slice(namespace.as_bytes());
+        bytes[36 + url.len()..36 + url.len() + namespace.len()]
+            .copy_from_slice(namespace.as_bytes());
         let sum = xxh3_64(&bytes[8..]);
         bytes[..8].copy_from_slice(&sum.to_le_bytes());
         self.write(&bytes, (self.generation % 2) * IDENTITY_SIZE as u64)?;
@@ -293,7 +329,10 @@ impl PositionFile {
     fn read_identity(&mut self) -> Result<bool> {
         for copy in 0..2 {
             let mut bytes = [0; IDENTITY_SIZE];
-            if !self.read(&mut bytes, copy * IDENTITY_SIZE as u64)? || !sealed(&bytes) || &bytes[8..24] != MAGIC {
+            if !self.read(&mut bytes, copy * IDENTITY_SIZE as u64)?
+                || !sealed(&bytes)
+                || &bytes[8..24] != MAGIC
+            {
                 continue;
             }
             let generation = u64_le(&bytes, 24);
@@ -315,7 +354,12 @@ impl PositionFile {
     fn reload(&mut self) -> Result<()> {
         let mut bytes = vec![0; RECORDS as usize * RECORD_SIZE];
         self.read(&mut bytes, RECORDS_AT)?;
-        self.records = bytes.as_chunks().0.iter().filter_map(Record::decode).collect();
+        self.records = bytes
+            .as_chunks()
+            .0
+            .iter()
+            .filter_map(Record::decode)
+            .collect();
         self.records.sort_by_key(|r| r.seq);
         Ok(())
     }
@@ -347,14 +391,19 @@ impl PositionFile {
 
     /// Adds a record. Durable only after `sync`.
     pub fn append(&mut self, record: Record) -> Result<Record> {
-        let record = Record { seq: self.next_seq(), ..record };
+        let record = Record {
+            seq: self.next_seq(),
+            ..record
+        };
         self.write(&record.encode(), slot(record.seq))?;
         self.push(record.clone());
         Ok(record)
     }
 
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| os("sync", &self.path, &e))
+        self.file
+            .sync_data()
+            .map_err(|e| os("sync", &self.path, &e))
     }
 
     pub fn last(&self) -> Option<&Record> {
@@ -368,7 +417,10 @@ impl PositionFile {
 
     /// The record of a database with this content.
     pub fn find_content(&self, digest: Digest, page_count: u32) -> Option<&Record> {
-        self.records.iter().rev().find(|r| r.digest == digest && r.page_count == page_count)
+        self.records
+            .iter()
+            .rev()
+            .find(|r| r.digest == digest && r.page_count == page_count)
     }
 
     fn read(&self, buf: &mut [u8], at: u64) -> Result<bool> {
@@ -385,7 +437,8 @@ impl PositionFile {
             }
             Ok(filled)
         });
-        read.map(|n| n == buf.len()).map_err(|e| os("read", &self.path, &e))
+        read.map(|n| n == buf.len())
+            .map_err(|e| os("read", &self.path, &e))
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
@@ -442,11 +495,25 @@ mod tests {
     fn record(frame_no: Option<u64>) -> Record {
         Record {
             seq: 0,
-            position: Position { log_id: "6b1d".into(), frame_no, checksum: frame_no.map(|n| n * 3) },
+            position: Position {
+                log_id: "6b1d".into(),
+                frame_no,
+                checksum: frame_no.map(|n| n * 3),
+            },
             page_count: 7,
             digest: Digest(frame_no.unwrap_or(0) + 1000),
-            end: frame_no.map(|n| LogEnd { salt: [n as u8; 8], frame: n as u32, checksum: Checksum(1, 2) }),
-            stamp: Some(Stamp { device: 1, inode: 2, size: 3, mtime: 4, ctime: 5 }),
+            end: frame_no.map(|n| LogEnd {
+                salt: [n as u8; 8],
+                frame: n as u32,
+                checksum: Checksum(1, 2),
+            }),
+            stamp: Some(Stamp {
+                device: 1,
+                inode: 2,
+                size: 3,
+                mtime: 4,
+                ctime: 5,
+            }),
             complete: frame_no.is_none(),
         }
     }
@@ -459,7 +526,15 @@ mod tests {
 
     #[test]
     fn records_round_trip() {
-        for r in [record(None), record(Some(0)), record(Some(9)), Record { stamp: None, ..record(Some(1)) }] {
+        for r in [
+            record(None),
+            record(Some(0)),
+            record(Some(9)),
+            Record {
+                stamp: None,
+                ..record(Some(1))
+            },
+        ] {
             assert_eq!(Record::decode(&r.encode()), Some(r));
         }
         let mut torn = record(Some(9)).encode();
@@ -472,7 +547,10 @@ mod tests {
     fn remembers_across_opens_and_wraps() {
         let db = temp("wrap");
         assert!(PositionFile::open(&db).unwrap().is_none());
-        let identity = Identity { sync_url: "http://h".into(), namespace: Some("n".into()) };
+        let identity = Identity {
+            sync_url: "http://h".into(),
+            namespace: Some("n".into()),
+        };
         let mut file = PositionFile::create(&db, identity.clone()).unwrap();
         let mut other = PositionFile::open(&db).unwrap().unwrap();
         for n in 0..RECORDS + 5 {
@@ -489,19 +567,55 @@ mod tests {
         assert_eq!(reopened.records.len() as u64, RECORDS);
         assert_eq!(reopened.last(), file.last());
         let wanted = record(Some(100));
-        assert_eq!(reopened.find(wanted.end, &wanted.stamp.unwrap()).unwrap().position, wanted.position);
-        assert_eq!(reopened.find(wanted.end, &Stamp { ctime: 6, ..wanted.stamp.unwrap() }), None);
-        assert_eq!(reopened.find_content(wanted.digest, 7).unwrap().position, wanted.position);
+        assert_eq!(
+            reopened
+                .find(wanted.end, &wanted.stamp.unwrap())
+                .unwrap()
+                .position,
+            wanted.position
+        );
+        assert_eq!(
+            reopened.find(
+                wanted.end,
+                &Stamp {
+                    ctime: 6,
+                    ..wanted.stamp.unwrap()
+                }
+            ),
+            None
+        );
+        assert_eq!(
+            reopened.find_content(wanted.digest, 7).unwrap().position,
+            wanted.position
+        );
         assert!(reopened.find_content(wanted.digest, 8).is_none());
     }
 
     #[test]
     fn a_torn_identity_leaves_the_other() {
         let db = temp("identity");
-        let mut file = PositionFile::create(&db, Identity { sync_url: "http://a".into(), namespace: None }).unwrap();
-        file.set_identity(Identity { sync_url: "http://b".into(), namespace: None }).unwrap();
+        let mut file = PositionFile::create(
+            &db,
+            Identity {
+                sync_url: "http://a".into(),
+                namespace: None,
+            },
+        )
+        .unwrap();
+        file.set_identity(Identity {
+            sync_url: "http://b".into(),
+            namespace: None,
+        })
+        .unwrap();
         file.write(&[0xff; 100], 0).unwrap(); // generation 2 lies in copy A
-        assert_eq!(PositionFile::open(&db).unwrap().unwrap().identity().sync_url, "http://a");
+        assert_eq!(
+            PositionFile::open(&db)
+                .unwrap()
+                .unwrap()
+                .identity()
+                .sync_url,
+            "http://a"
+        );
         file.write(&[0xff; 100], IDENTITY_SIZE as u64).unwrap();
         assert!(PositionFile::open(&db).unwrap().is_none());
     }

@@ -44,7 +44,9 @@ pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc
         }
     };
     agree(&replica, &options)?;
-    replica.ensure_ready().inspect_err(|e| replica.status.failed(e))?;
+    replica
+        .ensure_ready()
+        .inspect_err(|e| replica.status.failed(e))?;
     Ok(Some(replica))
 }
 

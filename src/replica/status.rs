@@ -55,7 +55,10 @@ impl Status {
             frames_applied: 0,
             commits_shipped: 0,
         };
-        Status { facts: Mutex::new(facts), traffic: Arc::default() }
+        Status {
+            facts: Mutex::new(facts),
+            traffic: Arc::default(),
+        }
     }
 
     pub fn facts(&self) -> Facts {
@@ -88,5 +91,7 @@ impl Status {
 }
 
 fn unix_now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }

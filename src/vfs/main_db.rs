@@ -32,7 +32,11 @@ pub struct MainDb {
 
 impl MainDb {
     pub fn new(replica: Arc<Replica>) -> MainDb {
-        MainDb { _replica: replica, readers: 0, checkpointer: false }
+        MainDb {
+            _replica: replica,
+            readers: 0,
+            checkpointer: false,
+        }
     }
 
     /// Follows the locks; true if this call is the begin of a write transaction.
@@ -53,19 +57,36 @@ impl MainDb {
             self.checkpointer = lock;
         } else if !exclusive && slot >= ShmLock::FIRST_READER {
             let bit = 1 << slot;
-            self.readers = if lock { self.readers | bit } else { self.readers & !bit };
+            self.readers = if lock {
+                self.readers | bit
+            } else {
+                self.readers & !bit
+            };
         }
     }
 }
 
+fn refuse_write() -> c_int {
+    let refused = Error::ReadOnly(
+        "this version of libreplica only pulls: write at the primary, then replica_sync()".into(),
+    );
+    registry::set_last_error(&refused.to_string());
+    refused.code()
+}
+
 impl FileHooks for MainDb {
+    fn lock(&mut self, real: Real, level: c_int) -> c_int {
+        // Only a write transaction outside WAL mode asks for it: on a file that
+        // was taken out of WAL mode, or by whoever is about to do so.
+        if level == sql::SQLITE_LOCK_RESERVED {
+            return refuse_write();
+        }
+        real.lock(level)
+    }
+
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         if self.begins_write(slot, flags) {
-            let refused = Error::ReadOnly(
-                "this version of libreplica only pulls: write at the primary, then replica_sync()".into(),
-            );
-            registry::set_last_error(&refused.to_string());
-            return refused.code();
+            return refuse_write();
         }
         let rc = real.shm_lock(slot, count, flags);
         if rc == sql::SQLITE_OK {

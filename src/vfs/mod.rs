@@ -35,21 +35,41 @@ pub fn register() -> std::result::Result<(), String> {
     }
     let base = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
     let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
-    ShimVfs::register(NAME, base, Opener { base, registered_only: false }).map_err(failed)?;
-    let plain = ShimVfs::register(DEFAULT_NAME, base, Opener { base, registered_only: true }).map_err(failed)?;
+    ShimVfs::register(
+        NAME,
+        base,
+        Opener {
+            base,
+            registered_only: false,
+        },
+    )
+    .map_err(failed)?;
+    let plain = ShimVfs::register(
+        DEFAULT_NAME,
+        base,
+        Opener {
+            base,
+            registered_only: true,
+        },
+    )
+    .map_err(failed)?;
     let _ = VFS.set(Registered { base, plain });
     Ok(())
 }
 
 /// Has plain opens of `path` be a replica with these options. Answers the full path.
 pub fn register_path(path: &str, options: Options) -> Result<String> {
-    let vfs = VFS.get().ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
+    let vfs = VFS
+        .get()
+        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
     options.check_available()?;
     let path = vfs.base.full_path(path)?;
     registry::register(path.clone(), options);
     match vfs.plain.make_default() {
         0 => Ok(path),
-        code => Err(Error::Internal(format!("making the VFS the default failed with code {code}"))),
+        code => Err(Error::Internal(format!(
+            "making the VFS the default failed with code {code}"
+        ))),
     }
 }
 

@@ -27,7 +27,11 @@ impl Checksum {
                 s1 = s1.wrapping_add(second).wrapping_add(s0);
             }
         };
-        if big_endian { run(u32::from_be_bytes) } else { run(u32::from_le_bytes) }
+        if big_endian {
+            run(u32::from_be_bytes)
+        } else {
+            run(u32::from_le_bytes)
+        }
         Checksum(s0, s1)
     }
 }

@@ -62,11 +62,26 @@ impl Header {
         let [lo, hi] = size.to_ne_bytes();
         let flags = u32::from_ne_bytes([1, self.big_endian_checksum as u8, lo, hi]);
         let word = |i: usize| {
-            u32::from_ne_bytes([self.salt[i], self.salt[i + 1], self.salt[i + 2], self.salt[i + 3]])
+            u32::from_ne_bytes([
+                self.salt[i],
+                self.salt[i + 1],
+                self.salt[i + 2],
+                self.salt[i + 3],
+            ])
         };
         let mut words = [
-            VERSION, 0, self.change, flags, self.max_frame, self.page_count,
-            self.checksum.0, self.checksum.1, word(0), word(4), 0, 0,
+            VERSION,
+            0,
+            self.change,
+            flags,
+            self.max_frame,
+            self.page_count,
+            self.checksum.0,
+            self.checksum.1,
+            word(0),
+            word(4),
+            0,
+            0,
         ];
         (words[10], words[11]) = Self::sum(&words);
         words
@@ -93,10 +108,12 @@ impl Header {
     }
 
     fn sum(words: &[u32; HEADER_WORDS]) -> (u32, u32) {
-        words[..10].chunks_exact(2).fold((0, 0), |(s0, s1): (u32, u32), pair| {
-            let s0 = s0.wrapping_add(pair[0]).wrapping_add(s1);
-            (s0, s1.wrapping_add(pair[1]).wrapping_add(s0))
-        })
+        words[..10]
+            .chunks_exact(2)
+            .fold((0, 0), |(s0, s1): (u32, u32), pair| {
+                let s0 = s0.wrapping_add(pair[0]).wrapping_add(s1);
+                (s0, s1.wrapping_add(pair[1]).wrapping_add(s0))
+            })
     }
 }
 
@@ -106,7 +123,9 @@ pub struct WalIndex<'a, B: Blocks>(pub &'a B);
 
 impl<'a, B: Blocks> WalIndex<'a, B> {
     fn block0(&self) -> Result<Block<'a>> {
-        self.0.block(0, true)?.ok_or_else(|| Error::Internal("no wal-index".into()))
+        self.0
+            .block(0, true)?
+            .ok_or_else(|| Error::Internal("no wal-index".into()))
     }
 
     /// The header, None while it is not valid (recovery is due, or a writer is
@@ -117,7 +136,11 @@ impl<'a, B: Blocks> WalIndex<'a, B> {
         let first: [u32; HEADER_WORDS] = copy(0);
         self.0.barrier();
         let second: [u32; HEADER_WORDS] = copy(HEADER_WORDS);
-        Ok(if first == second { Header::decode(first) } else { None })
+        Ok(if first == second {
+            Header::decode(first)
+        } else {
+            None
+        })
     }
 
     /// Publishes a transaction: readers from now on see it. Holding WRITE.
@@ -161,7 +184,10 @@ impl<'a, B: Blocks> WalIndex<'a, B> {
     /// a header that covers it is published. Holding WRITE.
     pub fn append(&self, frame: u32, pgno: u32) -> Result<()> {
         let number = block_of(frame);
-        let block = self.0.block(number, true)?.ok_or_else(|| Error::Internal("no wal-index block".into()))?;
+        let block = self
+            .0
+            .block(number, true)?
+            .ok_or_else(|| Error::Internal("no wal-index block".into()))?;
         let pages = pages(&block, number);
         let index = frame - first_frame(number); // 0-based within the block
         if index == 0 {
@@ -190,7 +216,9 @@ impl<'a, B: Blocks> WalIndex<'a, B> {
             return Ok(None);
         }
         for number in (0..=block_of(max_frame)).rev() {
-            let Some(block) = self.0.block(number, false)? else { continue };
+            let Some(block) = self.0.block(number, false)? else {
+                continue;
+            };
             let (pages, first) = (pages(&block, number), first_frame(number));
             let (mut slot, mut found) = (hash(pgno), None);
             for _ in 0..SLOTS {
@@ -218,11 +246,19 @@ fn block_of(frame: u32) -> u32 {
 }
 
 fn first_frame(block: u32) -> u32 {
-    if block == 0 { 1 } else { PAGES_IN_BLOCK0 + (block - 1) * PAGES_PER_BLOCK + 1 }
+    if block == 0 {
+        1
+    } else {
+        PAGES_IN_BLOCK0 + (block - 1) * PAGES_PER_BLOCK + 1
+    }
 }
 
 fn pages<'b>(block: &Block<'b>, number: u32) -> &'b [AtomicU32] {
-    if number == 0 { &block.words[BLOCK0_HEADER_WORDS as usize..] } else { &block.words[..] }
+    if number == 0 {
+        &block.words[BLOCK0_HEADER_WORDS as usize..]
+    } else {
+        &block.words[..]
+    }
 }
 
 fn hash(pgno: u32) -> usize {
@@ -236,5 +272,7 @@ fn forget_from(block: &Block, pages: &[AtomicU32], index: u32) {
             slot.store(0, Relaxed);
         }
     }
-    pages[index as usize..].iter().for_each(|p| p.store(0, Relaxed));
+    pages[index as usize..]
+        .iter()
+        .for_each(|p| p.store(0, Relaxed));
 }

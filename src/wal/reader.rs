@@ -31,8 +31,12 @@ impl<S: Storage, B: Blocks> Reader<'_, S, B> {
             None => None,
         };
         match (frame, self.wal) {
-            (Some(frame), Some(wal)) => wal.read_at(page, frame_offset(frame) + FRAME_HEADER_SIZE as u64)?,
-            _ => self.db.read_at(page, u64::from(pgno - 1) * PAGE_SIZE as u64)?,
+            (Some(frame), Some(wal)) => {
+                wal.read_at(page, frame_offset(frame) + FRAME_HEADER_SIZE as u64)?
+            }
+            _ => self
+                .db
+                .read_at(page, u64::from(pgno - 1) * PAGE_SIZE as u64)?,
         };
         Ok(())
     }

@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 
-use super::format::{self, Checksum, FRAME_HEADER_SIZE, FRAME_SIZE, HEADER_SIZE, Salt, frame_offset};
+use super::format::{
+    self, Checksum, FRAME_HEADER_SIZE, FRAME_SIZE, HEADER_SIZE, Salt, frame_offset,
+};
 use super::index::{Blocks, Header, WalIndex};
 use super::{PAGE_SIZE, Page, Storage};
 use crate::error::{Error, Result};
 
 /// Frames are gathered to this many before they are written.
-const BUFFER_FRAMES: usize = 64;
+const BUFFER_FRAMES: usize = 32;
 
 /// The end of a committed transaction in the log: which log, which frame, and
 /// the checksum over everything up to it. Two logs that agree in it are equal
@@ -26,7 +28,11 @@ pub struct LogEnd {
 
 impl LogEnd {
     pub fn of(header: &Header) -> LogEnd {
-        LogEnd { salt: header.salt, frame: header.max_frame, checksum: header.checksum }
+        LogEnd {
+            salt: header.salt,
+            frame: header.max_frame,
+            checksum: header.checksum,
+        }
     }
 }
 
@@ -61,7 +67,12 @@ pub struct Prepared<'a, S: Storage, B: Blocks> {
 impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
     /// `header` is the current one; `fresh_salt` is used for a log that has
     /// no salts yet.
-    pub fn begin(wal: &'a S, index: WalIndex<'a, B>, mut header: Header, fresh_salt: Salt) -> Result<Self> {
+    pub fn begin(
+        wal: &'a S,
+        index: WalIndex<'a, B>,
+        mut header: Header,
+        fresh_salt: Salt,
+    ) -> Result<Self> {
         if header.max_frame == 0 {
             let mut old = [0; HEADER_SIZE];
             wal.read_at(&mut old, 0)?;
@@ -125,7 +136,8 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
         }
         self.flush_buffer()?;
         self.stale_from = Some(self.stale_from.map_or(frame, |first| first.min(frame)));
-        self.wal.write_at(page, frame_offset(frame) + FRAME_HEADER_SIZE as u64)
+        self.wal
+            .write_at(page, frame_offset(frame) + FRAME_HEADER_SIZE as u64)
     }
 
     fn last_frame(&self) -> u32 {
@@ -148,7 +160,14 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
     fn seal(&self, bytes: &mut [u8], frame: u32, size_after: u32, previous: Checksum) -> Checksum {
         let pgno = self.pgnos[(frame - self.header.max_frame) as usize - 1];
         let h = &self.header;
-        format::seal_frame(bytes, pgno, size_after, h.salt, h.big_endian_checksum, previous)
+        format::seal_frame(
+            bytes,
+            pgno,
+            size_after,
+            h.salt,
+            h.big_endian_checksum,
+            previous,
+        )
     }
 
     fn flush_buffer(&mut self) -> Result<()> {
@@ -159,7 +178,8 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
     fn write_buffer(&mut self, last_in_buffer: u32) -> Result<()> {
         if !self.buffer.is_empty() {
             let frames = (self.buffer.len() / FRAME_SIZE) as u32;
-            self.wal.write_at(&self.buffer, frame_offset(last_in_buffer - frames + 1))?;
+            self.wal
+                .write_at(&self.buffer, frame_offset(last_in_buffer - frames + 1))?;
             self.buffer.clear();
         }
         Ok(())
@@ -167,7 +187,9 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
 
     /// Seals the frames again from the first replaced one on, as SQLite does.
     fn reseal(&mut self) -> Result<()> {
-        let Some(first) = self.stale_from.take() else { return Ok(()) };
+        let Some(first) = self.stale_from.take() else {
+            return Ok(());
+        };
         let end = self.last_frame() - 1; // the last is held back
         let mut previous = if first == self.header.max_frame + 1 {
             self.header.checksum
@@ -202,8 +224,10 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
         self.flush_buffer()?;
         self.reseal()?;
         let last_frame = self.last_frame();
-        let mut commit_frame =
-            self.last.take().ok_or_else(|| Error::Internal("a transaction without pages".into()))?;
+        let mut commit_frame = self
+            .last
+            .take()
+            .ok_or_else(|| Error::Internal("a transaction without pages".into()))?;
         let checksum = self.seal(&mut commit_frame[..], last_frame, page_count, self.checksum);
         let header = Header {
             change: self.header.change.wrapping_add(1),
@@ -212,7 +236,13 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
             checksum,
             ..self.header
         };
-        Ok(Prepared { wal: self.wal, index: self.index, header, pgnos: self.pgnos, commit_frame })
+        Ok(Prepared {
+            wal: self.wal,
+            index: self.index,
+            header,
+            pgnos: self.pgnos,
+            commit_frame,
+        })
     }
 }
 
@@ -225,7 +255,8 @@ impl<S: Storage, B: Blocks> Prepared<'_, S, B> {
     /// Commits: the commit frame, the hash tables, the header.
     pub fn publish(self) -> Result<Header> {
         let last = self.header.max_frame;
-        self.wal.write_at(&self.commit_frame[..], frame_offset(last))?;
+        self.wal
+            .write_at(&self.commit_frame[..], frame_offset(last))?;
         let first = last - self.pgnos.len() as u32 + 1;
         for (frame, pgno) in (first..).zip(&self.pgnos) {
             self.index.append(frame, *pgno)?;
