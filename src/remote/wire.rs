@@ -61,3 +61,37 @@ impl<'a> LogFrame<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain;
+    use super::*;
+
+    /// The first frames of a log that sqld 0.24.32 wrote.
+    const FRAMES: &[u8] = include_bytes!("../../tests/data/sqld.frames");
+
+    #[test]
+    fn frames_of_sqld_decode_and_chain() {
+        let frames: Vec<_> = FRAMES
+            .chunks_exact(FRAME_SIZE)
+            .map(|f| LogFrame::decode(f).unwrap())
+            .collect();
+        assert_eq!(frames.len(), 4);
+        let mut checksum = 0;
+        for (n, frame) in frames.iter().enumerate() {
+            assert_eq!(frame.frame_no, n as u64);
+            checksum = chain::next(checksum, frame.page);
+            assert_eq!(frame.checksum, checksum);
+        }
+        assert_eq!((frames[0].pgno, frames[0].size_after), (1, 0));
+        assert_eq!((frames[1].pgno, frames[1].size_after), (2, 2));
+        assert_eq!(&frames[0].page[..16], b"SQLite format 3\0");
+    }
+
+    #[test]
+    fn other_lengths_are_no_frame() {
+        for len in [0, 23, 24, FRAME_SIZE - 1, FRAME_SIZE + 1] {
+            assert!(LogFrame::decode(&vec![0; len]).is_none(), "{len}");
+        }
+    }
+}

@@ -101,3 +101,51 @@ pub fn check_page1(page1: &Page, page_count: u32) -> Result<()> {
 fn u32_be(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_database_passes_its_own_checks() {
+        let page = empty_database();
+        check_page1(&page, 1).unwrap();
+        assert!(check_page1(&page, 2).is_err());
+        for at in [0, 16, 18, 19, 31] {
+            let mut damaged = page.clone();
+            damaged[at] ^= 1;
+            assert!(check_page1(&damaged, 1).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn only_free_pages_may_be_missing() {
+        let mut page1 = empty_database();
+        page1[39] = 1; // one free page
+        let mut changes = Changes::default();
+        assert!(changes.check_whole(1).is_err());
+        changes.note(1, &page1);
+        changes.note(3, &[1; PAGE_SIZE]);
+        changes.note(9, &[1; PAGE_SIZE]);
+        changes.check_whole(3).unwrap();
+        assert!(changes.check_whole(4).is_err());
+        let mut expected = Digest::default();
+        expected.add(super::super::digest::page_hash(1, &page1));
+        expected.add(super::super::digest::page_hash(3, &[1; PAGE_SIZE]));
+        assert_eq!(changes.digest(3), expected);
+    }
+
+    #[test]
+    fn the_lock_page_never_comes() {
+        let mut changes = Changes::default();
+        changes.note(1, &empty_database());
+        (2..=LOCK_PAGE + 1)
+            .filter(|p| *p != LOCK_PAGE)
+            .for_each(|p| {
+                changes.hashes.insert(p, 1);
+            });
+        changes.check_whole(LOCK_PAGE + 1).unwrap();
+        changes.hashes.remove(&LOCK_PAGE.wrapping_sub(5));
+        assert!(changes.check_whole(LOCK_PAGE + 1).is_err());
+    }
+}

@@ -53,15 +53,15 @@ pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc
 /// A further connection may bring a newer token, but no other primary.
 fn agree(replica: &Replica, options: &Options) -> Result<()> {
     let current = replica.options();
-    if let (Some(ours), Some(theirs)) = (&current.sync_url, &options.sync_url) {
-        if ours.base != theirs.base {
-            return Err(Error::Config(format!(
-                "'{}' is open in this process with sync_url {}, not {}",
-                replica.path(),
-                ours.text,
-                theirs.text
-            )));
-        }
+    if let (Some(ours), Some(theirs)) = (&current.sync_url, &options.sync_url)
+        && ours.base != theirs.base
+    {
+        return Err(Error::Config(format!(
+            "'{}' is open in this process with sync_url {}, not {}",
+            replica.path(),
+            ours.text,
+            theirs.text
+        )));
     }
     match &options.auth_token {
         Some(token) if current.auth_token.as_ref() != Some(token) => {

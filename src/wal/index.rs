@@ -276,3 +276,113 @@ fn forget_from(block: &Block, pages: &[AtomicU32], index: u32) {
         .iter()
         .for_each(|p| p.store(0, Relaxed));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::FRAME_SIZE;
+    use super::super::memory::MemoryIndex;
+    use super::*;
+
+    const WAL: &[u8] = include_bytes!("../../tests/data/sqlite.db-wal");
+    /// The wal-index that SQLite had for that log, from a little-endian machine.
+    const SHM: &[u8] = include_bytes!("../../tests/data/sqlite.db-shm");
+
+    fn logged_pages() -> Vec<u32> {
+        let pgno = |f: &[u8]| u32::from_be_bytes([f[0], f[1], f[2], f[3]]);
+        WAL[32..].chunks_exact(FRAME_SIZE).map(pgno).collect()
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn sqlites_index_reads_and_ours_is_the_same() {
+        let theirs = MemoryIndex::load(SHM);
+        let header = WalIndex(&theirs).header().unwrap().unwrap();
+        let pages = logged_pages();
+        assert_eq!(header.max_frame as usize, pages.len());
+        assert_eq!(header.page_size, 4096);
+        assert_eq!(header.salt, WAL[16..24]);
+        for &pgno in &pages {
+            let newest = pages.iter().rposition(|p| *p == pgno).unwrap() as u32 + 1;
+            assert_eq!(
+                WalIndex(&theirs).find(pgno, header.max_frame).unwrap(),
+                Some(newest)
+            );
+        }
+        assert_eq!(
+            WalIndex(&theirs).find(9999, header.max_frame).unwrap(),
+            None
+        );
+
+        let ours = MemoryIndex::new();
+        for (frame, pgno) in (1..).zip(&pages) {
+            WalIndex(&ours).append(frame, *pgno).unwrap();
+        }
+        assert_eq!(ours.tables(), theirs.tables());
+        WalIndex(&ours).publish(&header).unwrap();
+        assert_eq!(WalIndex(&ours).header().unwrap(), Some(header));
+        let bytes = |i: &MemoryIndex| -> Vec<u32> {
+            i.block(0, false).unwrap().unwrap().words[..24]
+                .iter()
+                .map(|w| w.load(Relaxed))
+                .collect()
+        };
+        assert_eq!(bytes(&ours), bytes(&theirs));
+    }
+
+    #[test]
+    fn a_torn_or_damaged_header_is_none() {
+        for word in 0..2 * HEADER_WORDS {
+            let index = MemoryIndex::load(SHM);
+            let words = index.block(0, false).unwrap().unwrap().words;
+            words[word].store(words[word].load(Relaxed) ^ 0x100, Relaxed);
+            assert_eq!(WalIndex(&index).header().unwrap(), None, "word {word}");
+        }
+    }
+
+    #[test]
+    fn finds_across_blocks_and_not_behind_the_mark() {
+        let index = MemoryIndex::new();
+        let last = PAGES_IN_BLOCK0 + 2 * PAGES_PER_BLOCK;
+        for frame in 1..=last {
+            WalIndex(&index).append(frame, frame % 3000 + 1).unwrap();
+        }
+        let newest = |pgno: u32, mark: u32| (1..=mark).rev().find(|f| f % 3000 + 1 == pgno);
+        for pgno in [1, 2, 1500, 2999, 3000] {
+            for mark in [0, 1, 2998, 4062, 4063, 8158, 8159, last] {
+                assert_eq!(
+                    WalIndex(&index).find(pgno, mark).unwrap(),
+                    newest(pgno, mark),
+                    "{pgno} {mark}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn entries_of_a_dead_writer_are_forgotten() {
+        let (dead, clean) = (MemoryIndex::new(), MemoryIndex::new());
+        for frame in 1..=20 {
+            WalIndex(&dead).append(frame, 100 + frame).unwrap();
+        }
+        for (frame, pgno) in (1..=20).map(|f| (f, if f > 10 { 500 + f } else { 100 + f })) {
+            WalIndex(&clean).append(frame, pgno).unwrap();
+        }
+        // Committed up to 10; a new writer appends 11 to 20.
+        for frame in 11..=20 {
+            WalIndex(&dead).append(frame, 500 + frame).unwrap();
+        }
+        assert_eq!(WalIndex(&dead).find(115, 20).unwrap(), None);
+        assert_eq!(dead.tables(), clean.tables());
+    }
+
+    #[test]
+    fn page_sizes_encode_as_sqlite_does() {
+        for page_size in [512, 4096, 32768, 65536] {
+            let header = Header {
+                page_size,
+                ..Header::default()
+            };
+            assert_eq!(Header::decode(header.encode()), Some(header));
+        }
+    }
+}

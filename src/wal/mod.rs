@@ -6,6 +6,8 @@
 
 pub mod format;
 pub mod index;
+#[cfg(test)]
+mod memory;
 pub mod reader;
 pub mod writer;
 

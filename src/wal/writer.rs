@@ -128,11 +128,11 @@ impl<'a, S: Storage, B: Blocks> Writer<'a, S, B> {
     }
 
     fn replace(&mut self, frame: u32, page: &Page) -> Result<()> {
-        if frame == self.last_frame() {
-            if let Some(last) = &mut self.last {
-                last[FRAME_HEADER_SIZE..].copy_from_slice(page);
-                return Ok(());
-            }
+        if frame == self.last_frame()
+            && let Some(last) = &mut self.last
+        {
+            last[FRAME_HEADER_SIZE..].copy_from_slice(page);
+            return Ok(());
         }
         self.flush_buffer()?;
         self.stale_from = Some(self.stale_from.map_or(frame, |first| first.min(frame)));
@@ -263,5 +263,161 @@ impl<S: Storage, B: Blocks> Prepared<'_, S, B> {
         }
         self.index.publish(&self.header)?;
         Ok(self.header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::memory::{MemoryFile, MemoryIndex};
+    use super::super::reader::Reader;
+    use super::*;
+
+    struct Db {
+        db: MemoryFile,
+        wal: MemoryFile,
+        index: MemoryIndex,
+        header: Header,
+        expected: HashMap<u32, u8>,
+    }
+
+    impl Db {
+        fn new() -> Db {
+            let (db, wal) = Default::default();
+            Db {
+                db,
+                wal,
+                index: MemoryIndex::new(),
+                header: Header::default(),
+                expected: HashMap::new(),
+            }
+        }
+
+        fn commit(&mut self, pages: &[(u32, u8)], size: u32) {
+            let mut writer =
+                Writer::begin(&self.wal, WalIndex(&self.index), self.header, [3; 8]).unwrap();
+            for &(pgno, fill) in pages {
+                writer.put(pgno, &[fill; PAGE_SIZE]).unwrap();
+            }
+            let prepared = writer.prepare(size).unwrap();
+            let end = prepared.end();
+            self.header = prepared.publish().unwrap();
+            assert_eq!(LogEnd::of(&self.header), end);
+            self.expected.extend(pages.iter().copied());
+            self.check();
+        }
+
+        /// Recovers the log as SQLite would and compares.
+        fn check(&self) {
+            let bytes = self.wal.0.borrow();
+            let (file, mut sum) =
+                format::Header::decode(bytes[..HEADER_SIZE].try_into().unwrap()).unwrap();
+            let mut commits = Vec::new();
+            for (i, frame) in bytes[HEADER_SIZE..].chunks_exact(FRAME_SIZE).enumerate() {
+                let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+                let mut ours = frame.to_vec();
+                sum = format::seal_frame(
+                    &mut ours,
+                    word(0),
+                    word(4),
+                    file.salt,
+                    file.big_endian_checksum,
+                    sum,
+                );
+                assert!(ours == frame, "frame {}", i + 1);
+                if word(4) != 0 {
+                    commits.push((i as u32 + 1, word(4), sum));
+                }
+            }
+            drop(bytes);
+            let h = &self.header;
+            assert_eq!(
+                commits.last(),
+                Some(&(h.max_frame, h.page_count, h.checksum))
+            );
+            assert_eq!(WalIndex(&self.index).header().unwrap(), Some(*h));
+            let reader = Reader {
+                db: &self.db,
+                wal: Some(&self.wal),
+                index: WalIndex(&self.index),
+                header: *h,
+            };
+            let mut page = [0; PAGE_SIZE];
+            for (&pgno, &fill) in &self.expected {
+                reader.read(pgno, &mut page).unwrap();
+                assert!(page == [fill; PAGE_SIZE], "page {pgno}");
+            }
+        }
+    }
+
+    #[test]
+    fn transactions_follow_each_other() {
+        let mut db = Db::new();
+        db.commit(&[(1, 1), (2, 2)], 2);
+        db.commit(&[(2, 3)], 2);
+        db.commit(&[(3, 4), (1, 5)], 3);
+        assert_eq!(db.header.max_frame, 5);
+        assert_eq!(db.header.change, 3);
+    }
+
+    #[test]
+    fn of_a_repeated_page_the_newest_stays() {
+        let mut db = Db::new();
+        db.commit(&[(1, 1), (1, 2)], 1); // while it is held back
+        assert_eq!(db.header.max_frame, 1);
+        db.commit(&[(1, 3), (2, 1), (1, 4), (3, 1)], 3); // in the buffer
+        assert_eq!(db.header.max_frame, 4);
+        // Already written, the first frame and one in the midst, and the last one again.
+        let mut pages: Vec<_> = (1..=200).map(|n| (n, n as u8)).collect();
+        pages.extend([(1, 77), (120, 78), (200, 79), (1, 80), (201, 1)]);
+        db.commit(&pages, 201);
+        assert_eq!(db.header.max_frame, 4 + 201);
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_leaves_nothing() {
+        let mut db = Db::new();
+        db.commit(&[(1, 1), (2, 2)], 2);
+        let mut writer = Writer::begin(&db.wal, WalIndex(&db.index), db.header, [3; 8]).unwrap();
+        (1..=100).for_each(|n| writer.put(n, &[9; PAGE_SIZE]).unwrap());
+        drop(writer.prepare(100).unwrap());
+        assert_eq!(WalIndex(&db.index).header().unwrap(), Some(db.header));
+        assert_eq!(WalIndex(&db.index).find(50, u32::MAX / 2).unwrap(), None);
+        // The next transaction overwrites what was left, and is valid up to its end.
+        db.wal
+            .0
+            .borrow_mut()
+            .truncate(format::frame_offset(db.header.max_frame + 1) as usize);
+        db.commit(&[(2, 4)], 2);
+    }
+
+    #[test]
+    fn a_log_begun_anew_has_new_salts() {
+        let mut db = Db::new();
+        db.commit(&[(1, 1), (2, 2), (3, 3)], 3);
+        let old = db.header;
+        (1..=3u8).for_each(|n| {
+            db.db
+                .write_at(&[n; PAGE_SIZE], u64::from(n - 1) * PAGE_SIZE as u64)
+                .unwrap()
+        });
+        WalIndex(&db.index)
+            .restart(&mut db.header, format::next_salt(old.salt, [8; 4]))
+            .unwrap();
+        db.wal.0.borrow_mut().truncate(HEADER_SIZE); // for `check`: old frames behind the end are garbage
+        db.commit(&[(2, 7)], 3);
+        assert_eq!(db.header.max_frame, 1);
+        assert_eq!(db.header.salt, [3, 3, 3, 4, 8, 8, 8, 8]);
+        let (file, _) =
+            format::Header::decode(db.wal.0.borrow()[..HEADER_SIZE].try_into().unwrap()).unwrap();
+        assert_eq!(file.sequence, 1);
+    }
+
+    #[test]
+    fn a_transaction_without_pages_is_an_error() {
+        let db = Db::new();
+        let writer = Writer::begin(&db.wal, WalIndex(&db.index), db.header, [3; 8]).unwrap();
+        assert!(writer.prepare(1).is_err());
     }
 }
