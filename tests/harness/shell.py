@@ -1,0 +1,39 @@
+"""The stock sqlite3 shell, and what a stock shell sees of a file."""
+import os
+import subprocess
+from pathlib import Path
+
+from .paths import LIB
+
+
+def shell(script, *arguments, env=None, cwd=None, timeout=60):
+    """Runs `sqlite3 -batch ARGUMENTS` with the script on stdin."""
+    return subprocess.run(["sqlite3", "-batch", *map(str, arguments)], input=script, capture_output=True, text=True,
+                          env={**os.environ, **(env or {})}, cwd=cwd, timeout=timeout)
+
+
+def loaded_shell(script, **options):
+    return shell(f".load {LIB}\n{script}", **options)
+
+
+def stock(path, sql):
+    """What a stock shell answers; it must not complain."""
+    result = shell(f".timeout 10000\n{sql}", path)
+    assert result.returncode == 0 and not result.stderr, (result.stdout, result.stderr)
+    return result.stdout.rstrip("\n")
+
+
+def integrity(path):
+    return stock(path, "PRAGMA integrity_check;")
+
+
+def file_bytes(path):
+    """The database file as it is after a stock shell checkpointed it."""
+    assert stock(path, "PRAGMA wal_checkpoint(TRUNCATE);").startswith("0|"), "checkpoint blocked"
+    return Path(path).read_bytes()
+
+
+def sidecars(path):
+    """Everything that lies beside (and at) a database path."""
+    path = Path(path)
+    return sorted(p.name for p in path.parent.iterdir() if p.name.startswith(path.name))
