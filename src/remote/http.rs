@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 
 pub struct Http {
     agent: Agent,
+    timeout: Duration,
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
@@ -21,13 +22,15 @@ pub struct Http {
 
 impl Http {
     pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<Http> {
-        let roots = if url.base.starts_with("https:") {
-            Some(roots(options.ca_file.as_deref())?)
-        } else {
-            None
-        };
+        // Checked also where it is not needed: a bad value never passes silently.
+        let extra = options.ca_file.as_deref().map(certificates).transpose()?;
+        let roots = url
+            .base
+            .starts_with("https:")
+            .then(|| roots(extra.unwrap_or_default()));
         Ok(Http {
             agent: agent(options.timeout, roots.clone()),
+            timeout: options.timeout,
             url,
             roots,
             traffic,
@@ -35,7 +38,10 @@ impl Http {
     }
 
     pub fn set_timeout(&mut self, timeout: Duration) {
-        self.agent = agent(timeout, self.roots.clone());
+        if self.timeout != timeout {
+            self.timeout = timeout;
+            self.agent = agent(timeout, self.roots.clone());
+        }
     }
 
     pub fn url(&self) -> &SyncUrl {
@@ -115,31 +121,31 @@ fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
     config.build().new_agent()
 }
 
-/// The system's certificate authorities and those of `ca_file`.
-fn roots(ca_file: Option<&str>) -> Result<RootCerts> {
-    let mut roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-        .certs
+/// The system's certificate authorities and these.
+fn roots(extra: Vec<Certificate<'static>>) -> RootCerts {
+    let system = rustls_native_certs::load_native_certs().certs;
+    let system = system
         .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path)
-            .map_err(|e| Error::Config(format!("ca_file: cannot read '{path}': {e}")))?;
-        let before = roots.len();
-        for item in ureq::tls::parse_pem(&pem) {
-            match item {
-                Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
-                Ok(_) => {}
-                Err(e) => return Err(Error::Config(format!("ca_file: '{path}' is not PEM: {e}"))),
-            }
-        }
-        if roots.len() == before {
-            return Err(Error::Config(format!(
-                "ca_file: no certificate in '{path}'"
-            )));
+        .map(|der| Certificate::from_der(der).to_owned());
+    RootCerts::Specific(Arc::new(system.chain(extra).collect()))
+}
+
+/// The certificates in a PEM file.
+fn certificates(path: &str) -> Result<Vec<Certificate<'static>>> {
+    let bad = |why: String| Error::Config(format!("ca_file: '{path}' {why}"));
+    let pem = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(e) => return Err(bad(format!("is not PEM: {e}"))),
         }
     }
-    Ok(RootCerts::Specific(Arc::new(roots)))
+    if certificates.is_empty() {
+        return Err(bad("holds no certificate".into()));
+    }
+    Ok(certificates)
 }
 
 /// A header's value if it is there and text.

@@ -8,7 +8,9 @@ pub mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::config::Secret;
+use parking_lot::Mutex;
+
+use crate::config::Options;
 use crate::error::Result;
 use crate::wal::Page;
 
@@ -84,9 +86,11 @@ pub trait Remote: Send {
     fn hello(&mut self) -> Result<Head>;
     /// Sends every change after `from` up to `to`, which a hello just gave, into the sink.
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull>;
-    fn set_token(&mut self, token: Option<Secret>);
-    fn set_timeout(&mut self, timeout: std::time::Duration) -> Result<()>;
 }
+
+/// The replica's options. They may change while it is open, even during a
+/// sync: a request takes the token and the time limit that hold when it begins.
+pub type SharedOptions = std::sync::Arc<Mutex<Options>>;
 
 /// Bytes of requests and answers, bodies only.
 #[derive(Default)]

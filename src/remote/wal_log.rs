@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use super::grpc_web::{self, Answer, Item, Status, Stream};
 use super::http::Http;
 use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
-use super::{Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, Traffic, chain};
-use crate::config::{Options, Secret, SyncUrl};
+use super::{
+    Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions, Traffic, chain,
+};
+use crate::config::SyncUrl;
 use crate::error::{Error, Result};
 
 const HELLO: &str = "/wal_log.ReplicationLog/Hello";
@@ -26,9 +28,8 @@ const MAX_RPC_FRAME: u64 = FRAME_SIZE as u64 + 64;
 pub struct WalLog {
     http: Http,
     namespace: Option<String>,
-    token: Option<Secret>,
+    options: SharedOptions,
     session: Option<String>,
-    timeout: Duration,
 }
 
 /// How far one pull has come.
@@ -51,17 +52,18 @@ enum Batch {
 }
 
 impl WalLog {
-    pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<WalLog> {
-        let namespace = options
-            .namespace
-            .clone()
-            .or_else(|| url.host_namespace().map(str::to_string));
+    pub fn new(url: SyncUrl, options: SharedOptions, traffic: Arc<Traffic>) -> Result<WalLog> {
+        let (http, namespace) = {
+            let options = options.lock();
+            let of_host = || url.host_namespace().map(str::to_string);
+            let namespace = options.namespace.clone().or_else(of_host);
+            (Http::new(url, &options, traffic)?, namespace)
+        };
         Ok(WalLog {
-            http: Http::new(url, options, traffic)?,
+            http,
             namespace,
-            token: options.auth_token.clone(),
+            options,
             session: None,
-            timeout: options.timeout,
         })
     }
 
@@ -69,7 +71,7 @@ impl WalLog {
         let namespace = self.namespace.as_deref().unwrap_or("default");
         // Binary metadata: base64, and sqld accepts no padding.
         let mut headers = vec![("x-namespace-bin", STANDARD_NO_PAD.encode(namespace))];
-        if let Some(token) = &self.token {
+        if let Some(token) = &self.options.lock().auth_token {
             let bearer = format!("Bearer {}", token.expose());
             headers.push(("authorization", bearer.clone()));
             headers.push(("x-authorization", bearer));
@@ -133,7 +135,7 @@ impl WalLog {
 
     /// The compacted part of the log: each page once, newest frame first.
     fn snapshot(&self, progress: &mut Progress, sink: &mut dyn PageSink) -> Result<()> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.options.lock().timeout;
         let mut pause = Duration::from_millis(10);
         loop {
             let status = match self.call(SNAPSHOT, progress.next)? {
@@ -213,6 +215,7 @@ impl WalLog {
 impl Remote for WalLog {
     fn hello(&mut self) -> Result<Head> {
         self.session = None;
+        self.http.set_timeout(self.options.lock().timeout);
         let answer = grpc_web::call(
             &self.http,
             HELLO,
@@ -307,17 +310,6 @@ impl Remote for WalLog {
             page_count: progress.page_count,
             frames: progress.frames,
         }))
-    }
-
-    fn set_token(&mut self, token: Option<Secret>) {
-        self.token = token;
-        self.session = None;
-    }
-
-    fn set_timeout(&mut self, timeout: Duration) -> Result<()> {
-        self.timeout = timeout;
-        self.http.set_timeout(timeout);
-        Ok(())
     }
 }
 

@@ -57,32 +57,38 @@ impl Local {
                 return Ok(Found::Nothing);
             }
             let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;
-            // A bootstrap that goes on, or one that died: SQLite rolls that
-            // back to nothing as soon as it may.
-            if vfs.exists(&format!("{path}-journal"))? {
-                match Connection::open(vfs, path).and_then(|conn| conn.touch()) {
-                    Ok(()) => continue,
-                    Err(Error::Busy(_)) if Instant::now() < deadline => {
-                        std::thread::sleep(Duration::from_millis(20));
-                        continue;
-                    }
-                    Err(Error::Busy(_)) => return Err(being_fetched(path)),
-                    Err(e) => return Err(e),
+            match Self::open(vfs, path, store) {
+                // A bootstrap goes on, or another process recovers or closes.
+                Err(Error::Busy(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
                 }
+                Err(Error::Busy(_)) => return Err(being_fetched(path)),
+                Err(e) => return Err(e),
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
             }
-            if store.last().is_none() {
-                return Err(foreign(path));
-            }
-            return Ok(match Files::open(vfs, path)? {
-                Some(files) => Found::Replica(Box::new(Local {
-                    files,
-                    store,
-                    path: path.to_string(),
-                    change: 0,
-                })),
-                None => Found::OutOfWalMode,
-            });
         }
+    }
+
+    /// Opens a file that has content; None if it has to be looked at again.
+    fn open(vfs: &BaseVfs, path: &str, store: PositionFile) -> Result<Option<Found>> {
+        // A bootstrap that died: SQLite rolls it back to nothing.
+        if vfs.exists(&format!("{path}-journal"))? {
+            Connection::open(vfs, path)?.touch()?;
+            return Ok(None);
+        }
+        if store.last().is_none() {
+            return Err(foreign(path));
+        }
+        Ok(Some(match Files::open(vfs, path)? {
+            Some(files) => Found::Replica(Box::new(Local {
+                files,
+                store,
+                path: path.to_string(),
+                change: 0,
+            })),
+            None => Found::OutOfWalMode,
+        }))
     }
 
     /// Opens what is there, whatever its content, for it to be replaced.

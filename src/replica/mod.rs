@@ -7,9 +7,12 @@ pub mod image;
 pub mod local;
 pub mod pipeline;
 pub mod position;
+pub mod progress;
 pub mod registry;
 pub mod status;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -19,13 +22,14 @@ use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::position::{Identity, Record};
+use self::progress::Progress;
 use self::status::{State, Status};
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
 use crate::remote::wal_log::WalLog;
-use crate::remote::{Head, Position, Reached, Remote};
+use crate::remote::{Head, Position, Reached, Remote, SharedOptions};
 
 /// What a sync did.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +41,10 @@ pub struct Synced {
 pub struct Replica {
     path: String,
     vfs: BaseVfs,
-    options: Mutex<Options>,
+    options: SharedOptions,
     pub status: Status,
+    /// There is local data: opening has nothing to wait for.
+    ready: AtomicBool,
     /// Held by whoever works on the files or talks to the primary.
     engine: Mutex<Engine>,
 }
@@ -56,12 +62,14 @@ impl Replica {
             .sync_url
             .clone()
             .ok_or_else(|| Error::Config("no sync_url".into()))?;
-        let remote = Box::new(WalLog::new(url, &options, status.traffic.clone())?);
+        let options = Arc::new(Mutex::new(options));
+        let remote = Box::new(WalLog::new(url, options.clone(), status.traffic.clone())?);
         Ok(Replica {
             path: path.to_string(),
             vfs,
-            options: Mutex::new(options),
+            options,
             status,
+            ready: AtomicBool::new(false),
             engine: Mutex::new(Engine {
                 local: None,
                 remote,
@@ -103,8 +111,11 @@ impl Replica {
 
     /// Makes sure that there is a local database: opens it, or fetches it.
     pub fn ensure_ready(&self) -> Result<()> {
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut engine = self.engine()?;
-        if engine.local.is_some() {
+        if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
         let timeout = self.timeout();
@@ -123,6 +134,7 @@ impl Replica {
                         f.frame_no = local.store.last().and_then(|r| r.position.frame_no);
                     });
                     engine.local = Some(local);
+                    self.ready.store(true, Ordering::Release);
                     return Ok(());
                 }
                 Found::OutOfWalMode => return Ok(()),
@@ -151,7 +163,8 @@ impl Replica {
         };
         let head = engine.remote.hello().map_err(unreachable)?;
         let start = Position::start(head.log_id.clone());
-        let bar = Progress::new(self.options.lock().progress, head.frame_no);
+        let to_come = head.frame_no.map_or(0, |n| n + 1);
+        let mut bar = Progress::new(self.options.lock().progress, to_come);
         let mut frames = 0;
         let found = Local::create(
             &self.vfs,
@@ -198,12 +211,14 @@ impl Replica {
                 self.path
             ))
         })?;
-        let head = remote.hello()?;
-        self.status.update(|f| f.primary_frame_no = head.frame_no);
         // Another process that syncs the same file may be faster; each round
         // is lost only to one that got further.
         for _ in 0..100 {
+            // In this order: what is here by now, whoever pulled it, the
+            // primary had before it is asked.
             let base = local.locate(timeout)?;
+            let head = remote.hello()?;
+            self.status.update(|f| f.primary_frame_no = head.frame_no);
             let apply = |messages: &mut dyn Iterator<Item = Message>| {
                 local.increment(&base, timeout, messages)
             };
@@ -314,9 +329,6 @@ impl Replica {
         let mut options = self.options();
         options.set(name, value)?;
         options.check_available()?;
-        let mut engine = self.engine()?;
-        engine.remote.set_token(options.auth_token.clone());
-        engine.remote.set_timeout(options.timeout)?;
         *self.options.lock() = options;
         Ok(())
     }
@@ -369,32 +381,4 @@ fn empty_image(position: Position) -> impl Iterator<Item = Message> {
 
 fn unfinished() -> Error {
     Error::Internal("the pull ended without a result".into())
-}
-
-/// The bar on stderr that `progress=1` asks for.
-struct Progress(Option<indicatif::ProgressBar>);
-
-impl Progress {
-    fn new(wanted: bool, newest: Option<u64>) -> Progress {
-        Progress(wanted.then(|| {
-            let bar = indicatif::ProgressBar::new(newest.map_or(0, |n| n + 1));
-            let style = "{bar:40} {percent}% {human_pos}/{human_len} frames, {eta} left";
-            if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
-                bar.set_style(style);
-            }
-            bar
-        }))
-    }
-
-    fn at(&self, frames: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(frames);
-        }
-    }
-
-    fn done(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish();
-        }
-    }
 }

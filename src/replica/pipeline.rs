@@ -41,6 +41,7 @@ pub fn pull<T: Send>(
             apply: Some(apply),
             staged: Vec::new(),
             running: None,
+            stopped: false,
             frames: 0,
             progress,
         };
@@ -49,7 +50,8 @@ pub fn pull<T: Send>(
             Ok(Pull::Reached(reached)) => reached,
             Ok(Pull::UpToDate) => return pipe.abandon().map(|()| Outcome::UpToDate),
             Ok(Pull::Diverged(why)) => return pipe.abandon().map(|()| Outcome::Diverged(why)),
-            // If the applier stopped, its error is the reason, not ours.
+            // The applier wants no more: its result counts, be it an error.
+            Err(_) if pipe.stopped => return pipe.join().map(Outcome::Applied),
             Err(e) => return Err(pipe.abandon().err().unwrap_or(e)),
         };
         pipe.finish(reached).map(Outcome::Applied)
@@ -62,6 +64,8 @@ struct Pipe<'scope, 'env, 'p, T, A> {
     apply: Option<A>,
     staged: Vec<(u32, Box<Page>)>,
     running: Option<(SyncSender<Message>, ScopedJoinHandle<'scope, Result<T>>)>,
+    /// The applier ended before it was told the end.
+    stopped: bool,
     frames: u64,
     progress: &'p mut dyn FnMut(u64),
 }
@@ -89,20 +93,27 @@ where
 
     fn send(&mut self, message: Message) -> Result<()> {
         match &self.running {
-            Some((sender, _)) => sender
-                .send(message)
-                .map_err(|_| Error::Internal("the applier stopped".into())),
+            Some((sender, _)) => sender.send(message).map_err(|_| {
+                self.stopped = true;
+                Error::Internal("the applier stopped".into())
+            }),
             None => Ok(()),
         }
     }
 
+    /// What the running applier came to.
+    fn join(mut self) -> Result<T> {
+        let Some((sender, thread)) = self.running.take() else {
+            return Err(Error::Internal("no applier".into()));
+        };
+        drop(sender);
+        join(thread)
+    }
+
     /// Ends the applier without a Finish; its error, if it had one.
-    fn abandon(mut self) -> Result<()> {
-        match self.running.take() {
-            Some((sender, thread)) => {
-                drop(sender);
-                join(thread).map(|_| ())
-            }
+    fn abandon(self) -> Result<()> {
+        match self.running {
+            Some(_) => self.join().map(|_| ()),
             None => Ok(()),
         }
     }
@@ -112,14 +123,11 @@ where
         if let Some(apply) = self.apply.take() {
             return apply(&mut [Message::Pages(staged), Message::Finish(reached)].into_iter());
         }
-        let sent = self
+        // An applier that ended before it was told the end has a reason.
+        let _ = self
             .send(Message::Pages(staged))
             .and_then(|()| self.send(Message::Finish(reached)));
-        let Some((sender, thread)) = self.running.take() else {
-            return Err(Error::Internal("no applier".into()));
-        };
-        drop(sender);
-        join(thread).and_then(|done| sent.map(|()| done))
+        self.join()
     }
 }
 

@@ -391,6 +391,8 @@ impl PositionFile {
 
     /// Adds a record. Durable only after `sync`.
     pub fn append(&mut self, record: Record) -> Result<Record> {
+        // Another process may have added one since, for the same content.
+        self.refresh()?;
         let record = Record {
             seq: self.next_seq(),
             ..record
