@@ -31,11 +31,7 @@ impl Progress {
             Progress::Silent => {}
             Progress::Bar(bar) => bar.set_position(frames),
             Progress::Lines { all, tenths } => {
-                let now = if *all == 0 {
-                    10
-                } else {
-                    (frames * 10 / *all).min(10)
-                };
+                let now = (frames * 10).checked_div(*all).map_or(10, |n| n.min(10));
                 if now > *tenths {
                     *tenths = now;
                     // A closed stderr is no reason to fail.
