@@ -31,8 +31,14 @@ pub enum Error {
     /// Another connection or process holds what is needed; a retry may succeed.
     #[error("{0}")]
     Busy(String),
+    /// The primary has moved on since this snapshot was taken.
+    #[error("{0}")]
+    Snapshot(String),
     #[error("{0}")]
     ReadOnly(String),
+    /// A commit that was sent and of which nothing more can be found out.
+    #[error("{0}")]
+    Unknown(String),
     /// The local file is damaged.
     #[error("{0}")]
     Corrupt(String),
@@ -64,10 +70,25 @@ impl Error {
             Error::Unreachable(_) => sql::SQLITE_IOERR,
             Error::Auth(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::Snapshot(_) => sql::SQLITE_BUSY_SNAPSHOT,
             Error::ReadOnly(_) => sql::SQLITE_READONLY,
+            Error::Unknown(_) => sql::SQLITE_IOERR,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
             Error::Io { code, .. } => *code,
             Error::Internal(_) => sql::SQLITE_INTERNAL,
+        }
+    }
+
+    /// The code a write fails with: whatever keeps the primary from taking it
+    /// leaves a database that can be read.
+    pub fn write_code(&self) -> c_int {
+        match self {
+            Error::Unreachable(_)
+            | Error::Protocol(_)
+            | Error::Diverged(_)
+            | Error::Config(_)
+            | Error::CantOpen(_) => sql::SQLITE_READONLY,
+            e => e.code(),
         }
     }
 

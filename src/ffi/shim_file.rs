@@ -3,6 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
+use std::ptr;
 
 use libsqlite3_sys as sql;
 
@@ -13,6 +14,9 @@ use super::guard::guard;
 pub trait FileHooks: Sized {
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
         real.file_control(op, arg)
+    }
+    fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
+        real.write_bytes(bytes, at)
     }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         real.lock(level)
@@ -91,6 +95,24 @@ impl<H: FileHooks> ShimFile<H> {
         }
     }
 
+    /// The hooks of a file, if it is one that was wrapped with such.
+    ///
+    /// # Safety
+    /// `file` is null or an open file; the answer is used while it stays so,
+    /// by the thread that uses the file.
+    pub(super) unsafe fn hooks_of<'a>(file: *mut sql::sqlite3_file) -> Option<&'a H> {
+        if file.is_null() {
+            return None;
+        }
+        // SAFETY: an open file has a method table or null; ours mark our files.
+        unsafe {
+            let methods = (*file).pMethods;
+            let ours = [&Self::V1, &Self::V2, &Self::V3];
+            (!methods.is_null() && ours.iter().any(|table| ptr::eq(*table, methods)))
+                .then(|| &*(*file.cast::<Self>()).hooks)
+        }
+    }
+
     unsafe fn real(file: *mut sql::sqlite3_file) -> Real {
         // SAFETY: SQLite calls methods only between xOpen and xClose.
         unsafe { Real::new(Self::slot(file)) }
@@ -152,8 +174,11 @@ impl<H: FileHooks> ShimFile<H> {
         len: c_int,
         at: i64,
     ) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.write(buf, len, at)
+        // SAFETY: a method of an open file, called with len bytes at buf.
+        guard(|| unsafe {
+            let bytes = std::slice::from_raw_parts(buf.cast::<u8>(), len.max(0) as usize);
+            Self::hooks(file).write(Self::real(file), bytes, at)
+        })
     }
     unsafe extern "C" fn truncate(file: *mut sql::sqlite3_file, size: i64) -> c_int {
         // SAFETY: a method of an open file.

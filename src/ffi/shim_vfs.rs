@@ -19,6 +19,17 @@ impl Request {
         self.flags & sql::SQLITE_OPEN_MAIN_DB != 0 && !self.name.is_null()
     }
 
+    pub fn is_wal(&self) -> bool {
+        self.flags & sql::SQLITE_OPEN_WAL != 0 && !self.name.is_null()
+    }
+
+    /// The hooks of the database file that this log or journal belongs to.
+    pub fn database<H: FileHooks>(&self) -> Option<&H> {
+        // SAFETY: SQLite gives the names of logs and journals the form this
+        // call asks for, and opens them only while their database is open.
+        unsafe { ShimFile::<H>::hooks_of(sql::sqlite3_database_file_object(self.name)) }
+    }
+
     /// The full path, if it is text.
     pub fn path(&self) -> Option<&str> {
         // SAFETY: xOpen's name is null or NUL-terminated and outlives the call.

@@ -2,46 +2,125 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use parking_lot::Mutex;
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
 use ureq::{Agent, Body};
 
-use super::Traffic;
-use crate::config::{Options, SyncUrl};
+use super::{SharedOptions, Traffic};
+use crate::config::SyncUrl;
 use crate::error::{Error, Result};
 
 pub struct Http {
-    agent: Agent,
-    timeout: Duration,
+    /// Made anew when the `timeout` option changes.
+    agent: Mutex<(Duration, Agent)>,
+    options: SharedOptions,
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
+    connects: Connects,
+    /// Microseconds.
+    round_trip: AtomicU64,
+    confirmed: Mutex<Option<Confirmed>>,
 }
 
+/// Which log the process at the other end has, as a Hello told.
+struct Confirmed {
+    log_id: String,
+    connects: u64,
+    at: Instant,
+}
+
+/// No Hello counts for longer than this.
+const CONFIRMED: Duration = Duration::from_secs(60);
+
 impl Http {
-    pub fn new(url: SyncUrl, options: &Options, traffic: Arc<Traffic>) -> Result<Http> {
+    pub fn new(url: SyncUrl, options: SharedOptions, traffic: Arc<Traffic>) -> Result<Http> {
+        let (timeout, ca_file) = {
+            let options = options.lock();
+            (options.timeout, options.ca_file.clone())
+        };
         // Checked also where it is not needed: a bad value never passes silently.
-        let extra = options.ca_file.as_deref().map(certificates).transpose()?;
+        let extra = ca_file.as_deref().map(certificates).transpose()?;
         let roots = url
             .base
             .starts_with("https:")
             .then(|| roots(extra.unwrap_or_default()));
+        let connects = Connects::default();
         Ok(Http {
-            agent: agent(options.timeout, roots.clone()),
-            timeout: options.timeout,
+            agent: Mutex::new((timeout, agent(timeout, roots.clone(), connects.clone()))),
+            options,
             url,
             roots,
             traffic,
+            connects,
+            round_trip: AtomicU64::new(0),
+            confirmed: Mutex::new(None),
         })
     }
 
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        if self.timeout != timeout {
-            self.timeout = timeout;
-            self.agent = agent(timeout, self.roots.clone());
+    /// An agent with the time limit that holds now.
+    fn agent(&self) -> Agent {
+        let timeout = self.options.lock().timeout;
+        let mut current = self.agent.lock();
+        if current.0 != timeout {
+            let connects = self.connects.clone();
+            *current = (timeout, agent(timeout, self.roots.clone(), connects));
         }
+        current.1.clone()
+    }
+
+    /// A Hello has just told the log's identity.
+    pub fn confirm(&self, log_id: &str, round_trip: Duration) {
+        let micros = round_trip.as_micros().min(60_000_000) as u64;
+        self.round_trip.store(micros, Ordering::Relaxed);
+        *self.confirmed.lock() = Some(Confirmed {
+            log_id: log_id.to_string(),
+            connects: self.connects(),
+            at: Instant::now(),
+        });
+    }
+
+    /// The identity that still holds: every connection of ours was there when
+    /// it was told, so at their other ends is the process that told it. (It
+    /// changes only with the process.)
+    pub fn confirmed(&self) -> Option<String> {
+        let confirmed = self.confirmed.lock();
+        let confirmed = confirmed.as_ref()?;
+        (confirmed.connects == self.connects() && confirmed.at.elapsed() < CONFIRMED)
+            .then(|| confirmed.log_id.clone())
+    }
+
+    /// What the last Hello took.
+    pub fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
+    }
+
+    /// How many connections have been made.
+    pub fn connects(&self) -> u64 {
+        self.connects.0.load(Ordering::SeqCst)
+    }
+
+    /// The namespace and the token, as every request carries them.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let options = self.options.lock();
+        let namespace = options.namespace.as_deref();
+        let namespace = namespace.or(self.url.host_namespace()).unwrap_or("default");
+        // Binary metadata: base64, and sqld accepts no padding.
+        let mut headers = vec![("x-namespace-bin", STANDARD_NO_PAD.encode(namespace))];
+        if let Some(token) = &options.auth_token {
+            let bearer = format!("Bearer {}", token.expose());
+            headers.push(("authorization", bearer.clone()));
+            headers.push(("x-authorization", bearer));
+        }
+        headers
     }
 
     pub fn url(&self) -> &SyncUrl {
@@ -55,14 +134,29 @@ impl Http {
         headers: &[(&str, String)],
         body: &[u8],
     ) -> Result<Response<Body>> {
-        let mut request = self.agent.post(format!("{}{path}", self.url.base));
+        self.post_to(&self.url.base, path, headers, body)
+            .map_err(|failure| failure.error)
+    }
+
+    /// As `post`, at another address of the primary.
+    pub fn post_to(
+        &self,
+        base: &str,
+        path: &str,
+        headers: &[(&str, String)],
+        body: &[u8],
+    ) -> std::result::Result<Response<Body>, NoAnswer> {
+        let mut request = self.agent().post(format!("{base}{path}"));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let response = request.send(body).map_err(|e| self.explain(&e))?;
+        let response = request.send(body).map_err(|e| NoAnswer {
+            sent: may_be_sent(&e),
+            error: self.explain(&e),
+        })?;
         self.traffic
             .sent
-            .fetch_add(body.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            .fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(response)
     }
 
@@ -102,7 +196,41 @@ impl Http {
     }
 }
 
-fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
+/// A request that got no answer.
+pub struct NoAnswer {
+    pub error: Error,
+    /// It may have arrived.
+    pub sent: bool,
+}
+
+fn may_be_sent(error: &ureq::Error) -> bool {
+    use ureq::{Error, Timeout};
+    match error {
+        Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Tls(_) => false,
+        Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        Error::Io(e) => e.kind() != std::io::ErrorKind::ConnectionRefused,
+        _ => true,
+    }
+}
+
+/// Counts connections as they are made.
+#[derive(Clone, Debug, Default)]
+struct Connects(Arc<AtomicU64>);
+
+impl<In: Transport> Connector<In> for Connects {
+    type Out = In;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> std::result::Result<Option<In>, ureq::Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(chained)
+    }
+}
+
+fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         // A redirect would carry the token to another host.
@@ -118,7 +246,8 @@ fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
     if let Some(roots) = roots {
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    config.build().new_agent()
+    let connector = DefaultConnector::default().chain(connects);
+    Agent::with_parts(config.build(), connector, DefaultResolver::default())
 }
 
 /// The system's certificate authorities and these.

@@ -2,7 +2,11 @@
 
 pub mod chain;
 pub mod grpc_web;
+mod hrana;
+mod hrana_wire;
 pub mod http;
+mod pages;
+pub mod primary;
 pub mod wal_log;
 pub mod wire;
 
@@ -56,6 +60,8 @@ pub struct Head {
 /// Takes pages as they arrive; of a page that comes twice the later one counts.
 pub trait PageSink {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
+    /// The pages so far are a transaction's last (not told within a compacted part).
+    fn committed(&mut self) {}
 }
 
 /// How a pull ended.

@@ -4,16 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-
 use super::grpc_web::{self, Answer, Item, Status, Stream};
 use super::http::Http;
 use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
-use super::{
-    Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions, Traffic, chain,
-};
-use crate::config::SyncUrl;
+use super::{Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions, chain};
 use crate::error::{Error, Result};
 
 const HELLO: &str = "/wal_log.ReplicationLog/Hello";
@@ -26,8 +20,7 @@ const MAX_HELLO: u32 = 1 << 20;
 const MAX_RPC_FRAME: u64 = FRAME_SIZE as u64 + 64;
 
 pub struct WalLog {
-    http: Http,
-    namespace: Option<String>,
+    http: Arc<Http>,
     options: SharedOptions,
     session: Option<String>,
 }
@@ -52,30 +45,16 @@ enum Batch {
 }
 
 impl WalLog {
-    pub fn new(url: SyncUrl, options: SharedOptions, traffic: Arc<Traffic>) -> Result<WalLog> {
-        let (http, namespace) = {
-            let options = options.lock();
-            let of_host = || url.host_namespace().map(str::to_string);
-            let namespace = options.namespace.clone().or_else(of_host);
-            (Http::new(url, &options, traffic)?, namespace)
-        };
-        Ok(WalLog {
+    pub fn new(http: Arc<Http>, options: SharedOptions) -> WalLog {
+        WalLog {
             http,
-            namespace,
             options,
             session: None,
-        })
+        }
     }
 
     fn headers(&self) -> Vec<(&'static str, String)> {
-        let namespace = self.namespace.as_deref().unwrap_or("default");
-        // Binary metadata: base64, and sqld accepts no padding.
-        let mut headers = vec![("x-namespace-bin", STANDARD_NO_PAD.encode(namespace))];
-        if let Some(token) = &self.options.lock().auth_token {
-            let bearer = format!("Bearer {}", token.expose());
-            headers.push(("authorization", bearer.clone()));
-            headers.push(("x-authorization", bearer));
-        }
+        let mut headers = self.http.headers();
         if let Some(session) = &self.session {
             headers.push(("x-session-token", session.clone()));
         }
@@ -215,7 +194,7 @@ impl WalLog {
 impl Remote for WalLog {
     fn hello(&mut self) -> Result<Head> {
         self.session = None;
-        self.http.set_timeout(self.options.lock().timeout);
+        let asked = Instant::now();
         let answer = grpc_web::call(
             &self.http,
             HELLO,
@@ -244,6 +223,7 @@ impl Remote for WalLog {
             .filter(|t| t.bytes().all(|b| (0x21..0x7f).contains(&b)))
             .ok_or_else(|| Error::Protocol("Hello with an unusable session token".into()))?;
         self.session = Some(session);
+        self.http.confirm(&hello.log_id, asked.elapsed());
         Ok(Head {
             log_id: hello.log_id,
             frame_no: hello.current_replication_index,
@@ -352,6 +332,7 @@ impl LogFrames<'_> {
         self.in_transaction = frame.size_after == 0;
         if frame.size_after != 0 {
             progress.page_count = frame.size_after;
+            self.sink.committed();
         }
         Ok(true)
     }

@@ -3,7 +3,7 @@
 
 use libsqlite3_sys as sql;
 
-use super::files::{Files, WriteLock, log_end};
+use super::files::{Files, Hold, WriteLock, log_end};
 use super::image::{Changes, check_page1};
 use super::position::{PositionFile, Record, path_of};
 use crate::error::Result;
@@ -166,10 +166,10 @@ pub fn increment(
     store: &mut PositionFile,
     base: &Record,
     end: Option<LogEnd>,
-    timeout: std::time::Duration,
+    hold: Hold,
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
-    let (lock, header) = files.write_lock(timeout)?;
+    let (lock, header) = files.write_lock(hold)?;
     if log_end(&header) != end {
         return Ok(None);
     }
@@ -183,10 +183,10 @@ pub fn increment(
 pub fn replace(
     files: &Files,
     store: &mut PositionFile,
-    timeout: std::time::Duration,
+    hold: Hold,
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
-    let (lock, header) = files.write_lock(timeout)?;
+    let (lock, header) = files.write_lock(hold)?;
     let mut transaction = LogTransaction::begin(files, lock, header)?;
     run(&mut transaction, messages, LogTransaction::put_all)?
         .map(|reached| transaction.commit(store, None, reached))

@@ -27,12 +27,23 @@ pub struct Files {
 }
 
 /// WAL_WRITE_LOCK, given back on drop.
-pub struct WriteLock<'a>(&'a OsFile);
+pub struct WriteLock<'a>(Option<&'a OsFile>);
 
 impl Drop for WriteLock<'_> {
     fn drop(&mut self) {
-        self.0.shm_unlock(ShmLock::WRITE);
+        if let Some(file) = self.0 {
+            file.shm_unlock(ShmLock::WRITE);
+        }
     }
+}
+
+/// How to come by WAL_WRITE_LOCK.
+#[derive(Clone, Copy)]
+pub enum Hold {
+    /// Wait for it, at most so long.
+    Take(Duration),
+    /// The connection on whose behalf this runs has it, and keeps it.
+    Held,
 }
 
 impl Files {
@@ -95,15 +106,18 @@ impl Files {
         )))
     }
 
-    /// Waits for the write lock and answers the header that holds under it.
-    pub fn write_lock(&self, timeout: Duration) -> Result<(WriteLock<'_>, Header)> {
+    /// The write lock, and the header that holds under it.
+    pub fn write_lock(&self, hold: Hold) -> Result<(WriteLock<'_>, Header)> {
+        let Hold::Take(timeout) = hold else {
+            return self.header().map(|header| (WriteLock(None), header));
+        };
         let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_micros(200);
         loop {
             // Recovery first: it needs the lock for itself.
             self.header()?;
             if self.db.shm_lock(ShmLock::WRITE)? {
-                let lock = WriteLock(&self.db);
+                let lock = WriteLock(Some(&self.db));
                 if let Some(header) = self.index().header()? {
                     return Ok((lock, header));
                 }

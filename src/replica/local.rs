@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use super::apply::{self, Message, NewFile};
-use super::files::{Files, log_end};
-use super::position::{Identity, PositionFile, Record, path_of};
+use super::files::{Files, Hold, log_end};
+use super::position::{Identity, PositionFile, Record, Stamp, path_of};
 use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::vfs::BaseVfs;
-use crate::wal::format::FRAME_SIZE;
+use crate::wal::format::{FRAME_SIZE, Salt};
+use crate::wal::index::Header;
 use crate::wal::writer::LogEnd;
 
 /// A log of so many frames is checkpointed, as by SQLite's default.
@@ -37,9 +38,8 @@ pub struct Local {
     pub files: Files,
     pub store: PositionFile,
     path: String,
-    /// The wal-index' transaction counter when the state was last known: as
-    /// long as it stands, nobody has written since.
-    change: u32,
+    /// The state that was last known, and the wal-index header it had.
+    seen: Option<(Header, Record)>,
 }
 
 impl Local {
@@ -85,10 +85,21 @@ impl Local {
                 files,
                 store,
                 path: path.to_string(),
-                change: 0,
+                seen: None,
             })),
             None => Found::OutOfWalMode,
         }))
+    }
+
+    /// Handles of their own on a replica that is open already.
+    pub fn reopen(vfs: &BaseVfs, path: &str) -> Result<Local> {
+        let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;
+        match Self::open(vfs, path, store)? {
+            Some(Found::Replica(local)) => Ok(*local),
+            _ => Err(Error::Diverged(format!(
+                "'{path}' was taken out of WAL mode by another SQLite, or replaced"
+            ))),
+        }
     }
 
     /// Opens what is there, whatever its content, for it to be replaced.
@@ -99,7 +110,7 @@ impl Local {
             files,
             store,
             path: path.to_string(),
-            change: 0,
+            seen: None,
         })
     }
 
@@ -127,22 +138,42 @@ impl Local {
 
     /// Where in the primary's history the local content is, and where the log
     /// ends with it.
-    pub fn locate(&mut self, timeout: Duration) -> Result<Located> {
+    pub fn locate(&mut self, hold: Hold) -> Result<Located> {
         let header = self.files.header()?;
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
         let end = log_end(&header);
-        if let Some(record) = self.store.find(end, &stamp).cloned() {
-            self.change = header.change;
-            return Ok(Located { record, end });
+        match self.known(&header, end, &stamp) {
+            Some(record) => {
+                self.seen = Some((header, record.clone()));
+                Ok(Located { record, end })
+            }
+            None => self.identify(hold),
         }
-        self.identify(timeout)
+    }
+
+    /// The record of this state, if it can be told without reading the
+    /// content. Once that is known, it stays so while the file is open: every
+    /// transaction moves the log's end, checkpoints change nothing, and a
+    /// restarted log has the content of the one before.
+    fn known(&self, header: &Header, end: Option<LogEnd>, stamp: &Stamp) -> Option<Record> {
+        if let Some((seen, record)) = &self.seen {
+            if end.is_some()
+                && let Some(record) = self.store.find_end(end)
+            {
+                return Some(record.clone());
+            }
+            if end.is_none() && header.change == seen.change && restarted(seen.salt, header.salt) {
+                return Some(record.clone());
+            }
+        }
+        self.store.find(end, stamp).cloned()
     }
 
     /// The slow way: by the content. Due after another process has
     /// checkpointed, or put another file there, or written.
-    fn identify(&mut self, timeout: Duration) -> Result<Located> {
-        let (_lock, header) = self.files.write_lock(timeout)?;
+    fn identify(&mut self, hold: Hold) -> Result<Located> {
+        let (_lock, header) = self.files.write_lock(hold)?;
         self.store.refresh()?;
         let stamp = self.files.stamp(true)?;
         let (digest, page_count) = self.files.digest(header)?;
@@ -152,7 +183,6 @@ impl Local {
                 self.path
             )));
         };
-        self.change = header.change;
         let backfilled = self.files.index().backfilled()?;
         let end = log_end(&header);
         let complete = backfilled == header.max_frame;
@@ -162,6 +192,7 @@ impl Local {
             complete,
             ..record
         })?;
+        self.seen = Some((header, record.clone()));
         Ok(Located { record, end })
     }
 
@@ -169,19 +200,11 @@ impl Local {
     pub fn increment(
         &mut self,
         base: &Located,
-        timeout: Duration,
+        hold: Hold,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
         let Located { record, end } = base;
-        let applied = apply::increment(
-            &self.files,
-            &mut self.store,
-            record,
-            *end,
-            timeout,
-            messages,
-        )?;
-        self.note(applied)
+        apply::increment(&self.files, &mut self.store, record, *end, hold, messages)
     }
 
     /// Replaces the content by what was pulled.
@@ -190,15 +213,7 @@ impl Local {
         timeout: Duration,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
-        let applied = apply::replace(&self.files, &mut self.store, timeout, messages)?;
-        self.note(applied)
-    }
-
-    fn note(&mut self, applied: Option<Record>) -> Result<Option<Record>> {
-        if applied.is_some() {
-            self.change = self.files.header()?.change;
-        }
-        Ok(applied)
+        apply::replace(&self.files, &mut self.store, Hold::Take(timeout), messages)
     }
 
     /// Checkpoints when the log has grown; waits for nobody, and is no reason
@@ -224,23 +239,20 @@ impl Local {
         self.store.sync()?;
         self.files.conn.checkpoint(how)?;
         let stamp = self.files.stamp(true)?;
-        let (_lock, header) = self.files.write_lock(Duration::from_millis(100))?;
+        let (_lock, header) = self
+            .files
+            .write_lock(Hold::Take(Duration::from_millis(100)))?;
         self.store.refresh()?;
-        // Only if nobody has written since: then the last record is the state.
-        if let Some(last) = self
-            .store
-            .last()
-            .filter(|_| header.change == self.change)
-            .cloned()
-        {
+        let end = log_end(&header);
+        if let Some(record) = self.known(&header, end, &stamp) {
             let complete = self.files.index().backfilled()? == header.max_frame;
             let current = Record {
-                end: log_end(&header),
+                end,
                 stamp: Some(stamp),
                 complete,
-                ..last.clone()
+                ..record.clone()
             };
-            if self.files.stamp(false)? == stamp && current != last {
+            if self.files.stamp(false)? == stamp && current != record {
                 self.store.append(current)?;
             }
         }
@@ -248,11 +260,17 @@ impl Local {
     }
 }
 
+/// The same log, or the next one (wal.c, `walRestartHdr`: the first salt counts).
+fn restarted(before: Salt, now: Salt) -> bool {
+    let first = |salt: Salt| u32::from_be_bytes([salt[0], salt[1], salt[2], salt[3]]);
+    before == now || first(now) == first(before).wrapping_add(1)
+}
+
 impl Drop for Local {
     fn drop(&mut self) {
         // So that the next process finds a file it knows. What fails here is
         // found out by the next locate.
-        if self.change != 0 {
+        if self.seen.is_some() {
             let _ = self.checkpoint(Checkpoint::Passive);
         }
     }

@@ -10,6 +10,8 @@ pub mod position;
 pub mod progress;
 pub mod registry;
 pub mod status;
+pub mod transaction;
+pub mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +20,20 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use self::apply::Message;
+use self::files::Hold;
 use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::position::{Identity, Record};
 use self::progress::Progress;
 use self::status::{State, Status};
+use self::writer::Writer;
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
+use crate::remote::http::Http;
+use crate::remote::primary::Primary;
 use crate::remote::wal_log::WalLog;
 use crate::remote::{Head, Position, Reached, Remote, SharedOptions};
 
@@ -47,6 +53,8 @@ pub struct Replica {
     ready: AtomicBool,
     /// Held by whoever works on the files or talks to the primary.
     engine: Mutex<Engine>,
+    /// Used only on behalf of a connection that holds WAL_WRITE_LOCK.
+    writer: Arc<Mutex<Writer>>,
 }
 
 struct Engine {
@@ -63,7 +71,9 @@ impl Replica {
             .clone()
             .ok_or_else(|| Error::Config("no sync_url".into()))?;
         let options = Arc::new(Mutex::new(options));
-        let remote = Box::new(WalLog::new(url, options.clone(), status.traffic.clone())?);
+        let http = Arc::new(Http::new(url, options.clone(), status.traffic.clone())?);
+        let remote = Box::new(WalLog::new(http.clone(), options.clone()));
+        let primary = Primary::new(http.clone(), WalLog::new(http, options.clone()));
         Ok(Replica {
             path: path.to_string(),
             vfs,
@@ -74,6 +84,7 @@ impl Replica {
                 local: None,
                 remote,
             }),
+            writer: Arc::new(Mutex::new(Writer::new(Arc::new(primary)))),
         })
     }
 
@@ -216,11 +227,11 @@ impl Replica {
         for _ in 0..100 {
             // In this order: what is here by now, whoever pulled it, the
             // primary had before it is asked.
-            let base = local.locate(timeout)?;
+            let base = local.locate(Hold::Take(timeout))?;
             let head = remote.hello()?;
             self.status.update(|f| f.primary_frame_no = head.frame_no);
             let apply = |messages: &mut dyn Iterator<Item = Message>| {
-                local.increment(&base, timeout, messages)
+                local.increment(&base, Hold::Take(timeout), messages)
             };
             match pipeline::pull(
                 &mut **remote,
@@ -346,6 +357,14 @@ impl Replica {
         if let Err(e) = local.checkpoint_if_due() {
             api::log(e.code(), &format!("checkpoint of '{}': {e}", self.path));
         }
+    }
+
+    /// Keeps an error of a write, which has no place for words.
+    pub fn note_failure(&self, error: &Error) {
+        let text = error.to_string();
+        api::log(error.write_code(), &format!("'{}': {text}", self.path));
+        registry::set_last_error(&text);
+        self.status.failed(error);
     }
 
     /// Keeps an error for `replica_status`.

@@ -417,6 +417,11 @@ impl PositionFile {
         self.records.iter().rev().find(|r| r.matches(end, stamp))
     }
 
+    /// The record of a log that ends so, whatever database file lies under it.
+    pub fn find_end(&self, end: Option<LogEnd>) -> Option<&Record> {
+        self.records.iter().rev().find(|r| r.end == end)
+    }
+
     /// The record of a database with this content.
     pub fn find_content(&self, digest: Digest, page_count: u32) -> Option<&Record> {
         self.records

@@ -80,6 +80,19 @@ impl Status {
         });
     }
 
+    /// A commit is at the primary, and this frame is its end, if that is known.
+    pub fn shipped(&self, frame_no: Option<u64>) {
+        self.update(|f| {
+            f.state = State::Online;
+            f.commits_shipped += 1;
+            f.last_error = None;
+            if frame_no.is_some() {
+                f.frame_no = frame_no;
+                f.primary_frame_no = f.primary_frame_no.max(frame_no);
+            }
+        });
+    }
+
     pub fn failed(&self, error: &Error) {
         self.update(|f| {
             f.last_error = Some(error.to_string());

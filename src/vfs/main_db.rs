@@ -1,30 +1,89 @@
-//! The database file of a replica. Reads are SQLite's own affair; what would
-//! write to the file behind the primary's back stops here.
+//! The database file of a replica. Reads are SQLite's own affair; the locks
+//! show when a transaction begins to write, and when it has ended.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use libsqlite3_sys as sql;
+use parking_lot::Mutex;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ffi::api;
+use crate::ffi::busy::BusyHandler;
 use crate::ffi::file::Real;
 use crate::ffi::pragma::{Pragma, prefix_vfs_name};
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shm::ShmLock;
-use crate::replica::{Replica, registry};
+use crate::replica::Replica;
+use crate::replica::transaction::Written;
+use crate::replica::writer::Begin;
+use crate::wal::capture::Capture;
 
 /// A file control of our own: only a replica's file knows it.
 const FCNTL_IS_REPLICA: c_int = 0x4c52_4550;
+/// Another: OK while this connection is inside a write transaction.
+const FCNTL_IS_WRITING: c_int = 0x4c52_4557;
 
 /// Whether this connection has the schema open through our VFS as a replica.
 pub fn is_replica(db: *mut sql::sqlite3, schema: &str) -> bool {
     api::file_control(db, schema, FCNTL_IS_REPLICA) == sql::SQLITE_OK
 }
 
+/// Whether this connection is inside a write transaction on the schema.
+pub fn is_writing(db: *mut sql::sqlite3, schema: &str) -> bool {
+    api::file_control(db, schema, FCNTL_IS_WRITING) == sql::SQLITE_OK
+}
+
+/// A connection's write transaction, as its database file and its log see it.
+pub struct Transaction {
+    replica: Arc<Replica>,
+    /// The connection holds WAL_WRITE_LOCK to write, not to check or recover.
+    writing: bool,
+    committed: bool,
+    capture: Capture,
+}
+
+impl Transaction {
+    fn begin(&mut self) {
+        (self.writing, self.committed) = (true, false);
+        self.capture.clear();
+    }
+
+    /// The log is about to be written to.
+    pub fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {
+        let Some((commit, page)) = self.capture.write(bytes, at) else {
+            return sql::SQLITE_OK;
+        };
+        // The frame that commits is repeated to fill a sector where a torn
+        // write could harm its neighbours.
+        if self.committed {
+            return sql::SQLITE_OK;
+        }
+        let written = Written {
+            frames: self.capture.frames(commit),
+            commit,
+            page,
+        };
+        let done = self.replica.commit(written);
+        self.committed = done.is_ok();
+        failed(&self.replica, done)
+    }
+}
+
+/// The result code of a step of a write, its error kept in words.
+fn failed(replica: &Replica, result: Result<()>) -> c_int {
+    let Err(error) = result else {
+        return sql::SQLITE_OK;
+    };
+    replica.note_failure(&error);
+    error.write_code()
+}
+
 pub struct MainDb {
     /// Keeps the replica open for as long as a connection is.
-    _replica: Arc<Replica>,
+    replica: Arc<Replica>,
+    transaction: Arc<Mutex<Transaction>>,
+    busy: Option<BusyHandler>,
     /// Read locks and the checkpoint lock that this connection holds.
     readers: u32,
     checkpointer: bool,
@@ -32,11 +91,23 @@ pub struct MainDb {
 
 impl MainDb {
     pub fn new(replica: Arc<Replica>) -> MainDb {
+        let transaction = Transaction {
+            replica: replica.clone(),
+            writing: false,
+            committed: false,
+            capture: Capture::default(),
+        };
         MainDb {
-            _replica: replica,
+            replica,
+            transaction: Arc::new(Mutex::new(transaction)),
+            busy: None,
             readers: 0,
             checkpointer: false,
         }
+    }
+
+    pub fn transaction(&self) -> Arc<Mutex<Transaction>> {
+        self.transaction.clone()
     }
 
     /// Follows the locks; true if this call is the begin of a write transaction.
@@ -44,10 +115,16 @@ impl MainDb {
     /// The write lock is taken by three: a transaction, which holds a read
     /// lock; a checkpoint, which holds the checkpoint lock; recovery, which
     /// holds neither.
-    fn begins_write(&mut self, slot: c_int, flags: c_int) -> bool {
+    fn begins_write(&self, slot: c_int, flags: c_int) -> bool {
         let lock = flags & sql::SQLITE_SHM_LOCK != 0;
         let exclusive = flags & sql::SQLITE_SHM_EXCLUSIVE != 0;
         lock && exclusive && slot == ShmLock::WRITE.slot && self.readers > 0 && !self.checkpointer
+    }
+
+    fn ends_write(&self, slot: c_int, flags: c_int) -> bool {
+        flags & sql::SQLITE_SHM_UNLOCK != 0
+            && slot == ShmLock::WRITE.slot
+            && self.transaction.lock().writing
     }
 
     fn follow(&mut self, slot: c_int, flags: c_int) {
@@ -64,14 +141,29 @@ impl MainDb {
             };
         }
     }
-}
 
-fn refuse_write() -> c_int {
-    let refused = Error::ReadOnly(
-        "this version of libreplica only pulls: write at the primary, then replica_sync()".into(),
-    );
-    registry::set_last_error(&refused.to_string());
-    refused.code()
+    /// The connection has the lock; answers what keeps it from writing.
+    fn begin_write(&mut self, unlock: impl Fn()) -> c_int {
+        let busy = self.busy;
+        let begun = self
+            .replica
+            .begin_write(&mut || busy.is_some_and(|handler| handler.ask()));
+        let behind = match begun {
+            Ok(Begin::Ready) => {
+                self.transaction.lock().begin();
+                return sql::SQLITE_OK;
+            }
+            Ok(Begin::Behind) => None,
+            Err(e) => Some(e),
+        };
+        unlock();
+        match behind.map_or_else(|| self.replica.catch_up(), Err) {
+            // A snapshot cannot move: a statement of its own is begun again by
+            // the busy handler, a transaction that has read has to be.
+            Ok(()) => sql::SQLITE_BUSY_SNAPSHOT,
+            error => failed(&self.replica, error),
+        }
+    }
 }
 
 impl FileHooks for MainDb {
@@ -79,25 +171,50 @@ impl FileHooks for MainDb {
         // Only a write transaction outside WAL mode asks for it: on a file that
         // was taken out of WAL mode, or by whoever is about to do so.
         if level == sql::SQLITE_LOCK_RESERVED {
-            return refuse_write();
+            let why = "this replica was taken out of WAL mode; `SELECT replica_resync()` makes it one again";
+            return failed(&self.replica, Err(Error::ReadOnly(why.into())));
         }
         real.lock(level)
     }
 
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
-        if self.begins_write(slot, flags) {
-            return refuse_write();
-        }
+        let begins = self.begins_write(slot, flags);
+        let ends = self.ends_write(slot, flags);
+        let sync_due = ends && {
+            let mut transaction = self.transaction.lock();
+            transaction.writing = false;
+            self.replica.end_write()
+        };
         let rc = real.shm_lock(slot, count, flags);
         if rc == sql::SQLITE_OK {
             self.follow(slot, flags);
+        }
+        if sync_due {
+            // It is committed; what fails here, the next sync does.
+            let _ = self.replica.sync();
+        }
+        if begins && rc == sql::SQLITE_OK {
+            let unlock = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
+            return self.begin_write(|| {
+                real.shm_lock(slot, count, unlock);
+            });
         }
         rc
     }
 
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
-        if op == FCNTL_IS_REPLICA {
-            return sql::SQLITE_OK;
+        match op {
+            FCNTL_IS_REPLICA => return sql::SQLITE_OK,
+            FCNTL_IS_WRITING => {
+                return match self.transaction.lock().writing {
+                    true => sql::SQLITE_OK,
+                    false => sql::SQLITE_NOTFOUND,
+                };
+            }
+            _ => {}
+        }
+        if let Some(busy) = BusyHandler::from_file_control(op, arg) {
+            self.busy = Some(busy);
         }
         if let Some(pragma) = Pragma::from_file_control(op, arg) {
             match (pragma.name.as_str(), pragma.value.as_deref()) {

@@ -2,19 +2,23 @@
 //! file of a replica.
 
 mod main_db;
+mod wal_file;
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
 use self::main_db::MainDb;
+use self::wal_file::WalFile;
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::api;
+use crate::ffi::file::Real;
+use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
 use crate::ffi::vfs::BaseVfs;
 use crate::replica::registry;
 
-pub use self::main_db::is_replica;
+pub use self::main_db::{is_replica, is_writing};
 
 /// For URIs: `vfs=replica`.
 const NAME: &CStr = c"replica";
@@ -96,19 +100,59 @@ impl Opener {
     }
 }
 
-impl VfsHooks for Opener {
-    type File = MainDb;
+/// A file that is watched.
+enum Watched {
+    Database(MainDb),
+    Wal(WalFile),
+}
 
-    fn open(&self, request: &Request) -> std::result::Result<Option<MainDb>, c_int> {
+impl FileHooks for Watched {
+    fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
+        match self {
+            Watched::Database(file) => file.write(real, bytes, at),
+            Watched::Wal(file) => file.write(real, bytes, at),
+        }
+    }
+    fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
+        match self {
+            Watched::Database(file) => file.file_control(real, op, arg),
+            Watched::Wal(file) => file.file_control(real, op, arg),
+        }
+    }
+    fn lock(&mut self, real: Real, level: c_int) -> c_int {
+        match self {
+            Watched::Database(file) => file.lock(real, level),
+            Watched::Wal(file) => file.lock(real, level),
+        }
+    }
+    fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        match self {
+            Watched::Database(file) => file.shm_lock(real, slot, count, flags),
+            Watched::Wal(file) => file.shm_lock(real, slot, count, flags),
+        }
+    }
+}
+
+impl VfsHooks for Opener {
+    type File = Watched;
+
+    fn open(&self, request: &Request) -> std::result::Result<Option<Watched>, c_int> {
+        if request.is_wal() {
+            let Some(Watched::Database(database)) = request.database::<Watched>() else {
+                return Ok(None);
+            };
+            return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
+        }
         if !request.is_main_db() {
             return Ok(None);
         }
-        self.open_replica(request).map_err(|e| {
+        let opened = self.open_replica(request).map_err(|e| {
             // xOpen has no place for words; these are kept for replica_last_error().
             let text = e.to_string();
             api::log(e.open_code(), &text);
             registry::set_last_error(&text);
             e.open_code()
-        })
+        })?;
+        Ok(opened.map(Watched::Database))
     }
 }

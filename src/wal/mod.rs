@@ -4,6 +4,7 @@
 //! Sources: the SQLite file format document, section 4 ("The Write-Ahead
 //! Log"), and the WAL-mode file format document ("walformat").
 
+pub mod capture;
 pub mod format;
 pub mod index;
 #[cfg(test)]

@@ -1,0 +1,233 @@
+//! Writing pages at a primary that has the `sqlite_dbpage` table: the program
+//! of one transaction, as steps of a Hrana batch.
+//!
+//! Every step runs only inside the transaction and after the step before has
+//! succeeded. A primary that takes its lock back rolls the transaction back
+//! and leaves the stream in autocommit: then no further step does anything. A
+//! page written outside its transaction would destroy the database.
+//!
+//! `sqlite_dbpage` replaces pages and cannot add any (INSERT is refused before
+//! SQLite 3.47). To grow the database by exactly the pages that came, the
+//! primary's own allocator is made to extend the file for a table that nobody
+//! will see, and then every page it may have touched is written over.
+
+use super::hrana::stmt;
+use super::hrana_wire::{BatchStep, Condition, Value, ValueKind};
+use crate::wal::{PAGE_SIZE, Page};
+
+pub const UPDATE: &str = "UPDATE sqlite_dbpage SET data=? WHERE pgno=?";
+/// An integer overflow for each row: the step fails, and all that follow are skipped.
+const FAIL: &str = "SELECT abs(-9223372036854775808) FROM";
+
+/// Overflow pages of one row; a value may have 5,000,000 bytes.
+const ROW_PAGES: u32 = 1100;
+/// Rows of a table that surely fit on its first page.
+const TABLE_ROWS: u32 = 7;
+/// The payload (less the record's header) of a row with `k` overflow pages is
+/// 489 + 4092 k (file format, section 1.6: the least that stays on the leaf).
+const LEAF_BYTES: u32 = 489;
+const OVERFLOW_BYTES: u32 = PAGE_SIZE as u32 - 4;
+/// Pages that the tables' own rows in sqlite_schema may take.
+const SLACK: u32 = 8;
+
+/// The steps of a batch, chained by conditions.
+#[derive(Default)]
+pub struct Steps {
+    steps: Vec<BatchStep>,
+}
+
+impl Steps {
+    pub fn len(&self) -> u32 {
+        self.steps.len() as u32
+    }
+
+    pub fn into_batch(self) -> Vec<BatchStep> {
+        self.steps
+    }
+
+    /// As `into_batch`, and what is still a transaction at the end is undone.
+    pub fn with_rollback(mut self) -> Vec<BatchStep> {
+        let condition = Some(Condition::in_transaction());
+        self.push(condition, "ROLLBACK", Vec::new());
+        self.steps
+    }
+
+    /// Begins the transaction: the one step that runs outside of it.
+    pub fn begin(&mut self) {
+        self.push(None, "BEGIN IMMEDIATE", Vec::new());
+    }
+
+    /// Adds a step; answers its number.
+    pub fn add(&mut self, sql: impl Into<String>, args: Vec<Value>) -> u32 {
+        let condition = match self.len() {
+            0 => Condition::in_transaction(),
+            n => Condition::in_transaction_after(n - 1),
+        };
+        self.push(Some(condition), sql, args)
+    }
+
+    fn push(
+        &mut self,
+        condition: Option<Condition>,
+        sql: impl Into<String>,
+        args: Vec<Value>,
+    ) -> u32 {
+        let stmt = stmt(sql, args, false);
+        self.steps.push(BatchStep { condition, stmt });
+        self.len() - 1
+    }
+
+    pub fn page(&mut self, pgno: u32, page: &Page) {
+        let args = vec![blob(page), integer(i64::from(pgno))];
+        self.add(UPDATE, args);
+    }
+
+    /// Fails where another connection has committed since this stream read `version`.
+    pub fn guard_version(&mut self, version: i64) -> u32 {
+        let sql = format!("{FAIL} pragma_data_version WHERE data_version<>?");
+        self.add(sql, vec![integer(version)])
+    }
+
+    /// Fails where the database has another size.
+    pub fn guard_size(&mut self, pages: u32) -> u32 {
+        let sql = format!("{FAIL} pragma_page_count WHERE page_count<>?");
+        self.add(sql, vec![integer(i64::from(pages))])
+    }
+
+    /// Extends the database from `page_count` to `target` pages; `name` is no
+    /// object's. The pages of sqlite_schema that this touches, page 1 and the
+    /// new pages have to be written afterwards.
+    pub fn grow(&mut self, page1: &Page, page_count: u32, target: u32, name: &str) -> u32 {
+        // Without a freelist the allocator takes new pages only.
+        let mut page1 = *page1;
+        page1[32..40].fill(0);
+        self.page(1, &page1);
+        let growth = target.saturating_sub(page_count);
+        let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS).max(1);
+        for table in 0..tables {
+            self.add(format!("CREATE TABLE {name}{table}(x)"), Vec::new());
+        }
+        let mut rows = growth.saturating_sub(tables + SLACK) / ROW_PAGES;
+        for table in 0..tables {
+            let count = rows.min(TABLE_ROWS - 1);
+            rows -= count;
+            if count > 0 {
+                let values = vec![format!("({})", payload(ROW_PAGES)); count as usize].join(",");
+                let sql = format!(
+                    "INSERT INTO {name}{table} SELECT zeroblob(column1) FROM (VALUES {values})"
+                );
+                self.add(sql, Vec::new());
+            }
+        }
+        // Whatever the tables took: the rest, exactly.
+        let sql = format!(
+            "INSERT INTO {name}{} SELECT zeroblob({LEAF_BYTES}+{OVERFLOW_BYTES}*(?1-page_count)) \
+             FROM pragma_page_count WHERE page_count<?1",
+            tables - 1
+        );
+        self.add(sql, vec![integer(i64::from(target))]);
+        self.guard_size(target)
+    }
+}
+
+fn payload(overflow_pages: u32) -> u32 {
+    LEAF_BYTES + OVERFLOW_BYTES * overflow_pages
+}
+
+pub fn integer(n: i64) -> Value {
+    ValueKind::Integer(n).into()
+}
+
+pub fn blob(bytes: &[u8]) -> Value {
+    ValueKind::Blob(bytes.to_vec()).into()
+}
+
+/// Page 1 as a SQLite of `version` leaves it when it commits this image upon
+/// `base` (pager.c, `pager_write_changecounter`): change counter, the same
+/// again as "version-valid-for", its own version number.
+pub fn stamped(image: &Page, base: &Page, version: u32) -> Box<Page> {
+    let counter = u32::from_be_bytes([base[24], base[25], base[26], base[27]]).wrapping_add(1);
+    let mut page = Box::new(*image);
+    page[24..28].copy_from_slice(&counter.to_be_bytes());
+    page[92..96].copy_from_slice(&counter.to_be_bytes());
+    page[96..100].copy_from_slice(&version.to_be_bytes());
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::hrana_wire::ConditionKind;
+
+    /// Every step but BEGIN depends on the transaction and on the step before.
+    fn conditional(steps: &[BatchStep]) {
+        for (i, step) in steps.iter().enumerate() {
+            let sql = step.stmt.sql.as_deref().unwrap();
+            let Some(condition) = &step.condition else {
+                assert_eq!((i, sql), (0, "BEGIN IMMEDIATE"));
+                continue;
+            };
+            let expected = match i {
+                0 => Condition::in_transaction(),
+                n => Condition::in_transaction_after(n as u32 - 1),
+            };
+            assert_eq!(condition, &expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn no_step_runs_outside_its_transaction() {
+        for begin in [false, true] {
+            let mut steps = Steps::default();
+            if begin {
+                steps.begin();
+                steps.guard_version(3);
+            }
+            steps.grow(&[7; PAGE_SIZE], 10, 20_000, "t");
+            steps.page(5, &[1; PAGE_SIZE]);
+            steps.add("COMMIT", Vec::new());
+            conditional(&steps.into_batch());
+        }
+        let Some(ConditionKind::And(both)) = Condition::in_transaction_after(4).kind else {
+            panic!("no conjunction");
+        };
+        assert_eq!(
+            both.conds,
+            [Condition::after(4), Condition::in_transaction()]
+        );
+    }
+
+    #[test]
+    fn growth_leaves_a_remainder_that_fits_one_row() {
+        for growth in [1, 2, 9, 1100, 1108, 1109, 1200, 7_000, 26_000, 300_000] {
+            let mut steps = Steps::default();
+            steps.grow(&[0; PAGE_SIZE], 100, 100 + growth, "t");
+            let full: u32 = steps
+                .steps
+                .iter()
+                .filter_map(|s| s.stmt.sql.as_deref())
+                .map(|sql| sql.matches(&format!("({})", payload(ROW_PAGES))).count() as u32)
+                .sum();
+            let tables = steps.steps.iter().filter(|s| {
+                s.stmt
+                    .sql
+                    .as_deref()
+                    .is_some_and(|sql| sql.starts_with("CREATE"))
+            });
+            let taken = full * ROW_PAGES + tables.count() as u32;
+            assert!(taken <= growth, "{growth}");
+            assert!(payload(growth - taken) < 5_000_000, "{growth}: {full} rows");
+        }
+    }
+
+    #[test]
+    fn page_1_is_stamped_as_sqlite_does() {
+        let (mut base, image) = ([0; PAGE_SIZE], [9; PAGE_SIZE]);
+        base[24..28].copy_from_slice(&255u32.to_be_bytes());
+        let page = stamped(&image, &base, 3_045_001);
+        assert_eq!(page[24..28], [0, 0, 1, 0]);
+        assert_eq!(page[92..96], [0, 0, 1, 0]);
+        assert_eq!(page[96..100], 3_045_001u32.to_be_bytes());
+        assert!(page[..24].iter().chain(&page[28..92]).all(|&b| b == 9));
+    }
+}

@@ -1,0 +1,284 @@
+//! A local transaction whose commit frame is about to be written: what it
+//! changes, and where the log will end with it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::digest::{Digest, page_hash};
+use super::files::Files;
+use super::position::Record;
+use crate::error::{Error, Result};
+use crate::ffi::file::OsFile;
+use crate::remote::primary::Transaction;
+use crate::wal::capture::CommitFrame;
+use crate::wal::format::{self, FRAME_HEADER_SIZE, FRAME_SIZE, HEADER_SIZE, frame_offset};
+use crate::wal::index::Header;
+use crate::wal::reader::Reader;
+use crate::wal::writer::LogEnd;
+use crate::wal::{LOCK_PAGE, PAGE_SIZE, Page};
+
+/// What SQLite has written so far, and the last page, which it is about to write.
+pub struct Written<'a> {
+    pub frames: BTreeMap<u32, u32>,
+    pub commit: CommitFrame,
+    pub page: &'a Page,
+}
+
+pub struct LocalTransaction<'a> {
+    files: &'a Files,
+    /// The database before.
+    pub before: Reader<'a, OsFile, OsFile>,
+    base_size: u32,
+    written: Written<'a>,
+    /// The newest frame of each page.
+    newest: HashMap<u32, u32>,
+    pages: Vec<u32>,
+    proofs: Vec<String>,
+    pub digest: Digest,
+    pub end: LogEnd,
+}
+
+impl<'a> LocalTransaction<'a> {
+    /// `header`: the wal-index header, of the database before.
+    pub fn gather(
+        files: &'a Files,
+        header: Header,
+        written: Written<'a>,
+        base: &Record,
+    ) -> Result<Self> {
+        let mut this = LocalTransaction {
+            files,
+            before: files.reader(header),
+            base_size: base.page_count,
+            written,
+            newest: HashMap::new(),
+            pages: Vec::new(),
+            proofs: Vec::new(),
+            digest: base.digest,
+            end: LogEnd::default(),
+        };
+        let hashes = this.read_frames(&header)?;
+        this.compare(&hashes)?;
+        Ok(this)
+    }
+
+    /// Reads the frames once: the hash of each page's newest version, and the
+    /// log's end. (SQLite writes the checksums of pages it has overwritten
+    /// anew only after the commit frame, so they are computed, not read.)
+    fn read_frames(&mut self, header: &Header) -> Result<HashMap<u32, u64>> {
+        let (salt, big_endian, mut sum) = if header.max_frame == 0 {
+            let mut bytes = [0; HEADER_SIZE];
+            self.files.wal.read_at(&mut bytes, 0)?;
+            let (log, sum) =
+                format::Header::decode(&bytes).ok_or_else(|| broken("no log header"))?;
+            (log.salt, log.big_endian_checksum, sum)
+        } else {
+            (header.salt, header.big_endian_checksum, header.checksum)
+        };
+        let commit = self.written.commit;
+        let mut hashes = HashMap::new();
+        let mut frame = [0; FRAME_SIZE];
+        for (next, (&number, &pgno)) in (header.max_frame + 1..).zip(&self.written.frames) {
+            if number != next {
+                return Err(broken("a gap between its frames"));
+            }
+            let page: &mut [u8] = &mut frame[FRAME_HEADER_SIZE..];
+            let mut size = 0;
+            if number == commit.frame {
+                page.copy_from_slice(self.written.page);
+                size = commit.size;
+            } else {
+                let at = frame_offset(number) + FRAME_HEADER_SIZE as u64;
+                if !self.files.wal.read_at(page, at)? {
+                    return Err(broken("a frame is not in the log"));
+                }
+            }
+            sum = format::seal_frame(&mut frame, pgno, size, salt, big_endian, sum);
+            let page: &Page = frame[FRAME_HEADER_SIZE..]
+                .try_into()
+                .map_err(|_| broken("page"))?;
+            hashes.insert(pgno, page_hash(pgno, page));
+            self.newest.insert(pgno, number);
+        }
+        if self.newest.get(&commit.pgno) != Some(&commit.frame) {
+            return Err(broken("frames before its first"));
+        }
+        self.end = LogEnd {
+            salt,
+            frame: commit.frame,
+            checksum: sum,
+        };
+        Ok(hashes)
+    }
+
+    /// Which pages differ from before. Pages that were added and never
+    /// written are what a reader finds in their place.
+    fn compare(&mut self, hashes: &HashMap<u32, u64>) -> Result<()> {
+        let size = self.written.commit.size;
+        let mut page = Box::new([0; PAGE_SIZE]);
+        let added = self.base_size.saturating_add(1)..=size;
+        let mut pgnos: Vec<u32> = hashes.keys().copied().filter(|p| *p <= size).collect();
+        pgnos.extend(added.filter(|p| !hashes.contains_key(p)));
+        pgnos.sort_unstable();
+        for pgno in pgnos {
+            let hash = match hashes.get(&pgno) {
+                Some(hash) => *hash,
+                None => {
+                    self.before.read(pgno, &mut page)?;
+                    page_hash(pgno, &page)
+                }
+            };
+            let added = pgno > self.base_size;
+            if !added {
+                self.before.read(pgno, &mut page)?;
+                let old = page_hash(pgno, &page);
+                if old == hash {
+                    continue;
+                }
+                self.digest.remove(old);
+            }
+            self.digest.add(hash);
+            if pgno != LOCK_PAGE {
+                self.pages.push(pgno);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn set_proofs(&mut self, proofs: Vec<String>) {
+        self.proofs = proofs;
+    }
+
+    pub fn size(&self) -> u32 {
+        self.written.commit.size
+    }
+
+    pub fn base_page(&self, pgno: u32, page: &mut Page) -> Result<()> {
+        self.before.read(pgno, page)
+    }
+
+    /// Whether what the primary's log has is this transaction: the same
+    /// pages, but for the stamp that a primary puts on page 1, and none besides
+    /// but those that growing touches.
+    pub fn is(&self, logged: &BTreeMap<u32, Box<Page>>) -> Result<bool> {
+        let mut page = Box::new([0; PAGE_SIZE]);
+        for (&pgno, theirs) in logged {
+            self.page(pgno, &mut page)?;
+            let equal = match pgno {
+                1 => without_stamp(&page) == without_stamp(theirs),
+                _ => page == *theirs,
+            };
+            if !equal {
+                return Ok(false);
+            }
+        }
+        Ok(self.pages.iter().all(|pgno| logged.contains_key(pgno)))
+    }
+}
+
+impl Transaction for LocalTransaction<'_> {
+    fn sizes(&self) -> (u32, u32) {
+        (self.base_size, self.size())
+    }
+
+    fn pages(&self) -> &[u32] {
+        &self.pages
+    }
+
+    fn schema_edge(&self) -> Result<Vec<u32>> {
+        schema_edge(|pgno, page| self.page(pgno, page))
+    }
+
+    fn proofs(&self) -> &[String] {
+        &self.proofs
+    }
+
+    fn page(&self, pgno: u32, page: &mut Page) -> Result<()> {
+        match self.newest.get(&pgno) {
+            Some(&frame) if frame == self.written.commit.frame => *page = *self.written.page,
+            Some(&frame) => {
+                let at = frame_offset(frame) + FRAME_HEADER_SIZE as u64;
+                self.files.wal.read_at(page, at)?;
+            }
+            None => self.before.read(pgno, page)?,
+        }
+        Ok(())
+    }
+}
+
+fn without_stamp(page: &Page) -> Page {
+    let mut page = *page;
+    page[24..28].fill(0);
+    page[92..100].fill(0);
+    page
+}
+
+fn broken(what: &str) -> Error {
+    Error::Internal(format!("the transaction in the log: {what}"))
+}
+
+/// Children that a balanced insert at the right end may touch, on each level.
+const EDGE: usize = 4;
+
+/// The right edge of the sqlite_schema b-tree (file format, section 1.6).
+fn schema_edge(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<Vec<u32>> {
+    const INTERIOR_TABLE: u8 = 5;
+    let mut page = Box::new([0; PAGE_SIZE]);
+    let (mut edge, mut level) = (vec![1], vec![1u32]);
+    // No b-tree is deeper; a damaged one ends here.
+    for _ in 0..20 {
+        let mut children = Vec::new();
+        for &pgno in &level {
+            read(pgno, &mut page)?;
+            let start = if pgno == 1 { 100 } else { 0 };
+            if page[start] != INTERIOR_TABLE {
+                continue;
+            }
+            let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+            let u32_at = |at: usize| {
+                let bytes = page.get(at..at + 4).unwrap_or(&[0; 4]);
+                u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            };
+            let cells = u16_at(start + 3).min((PAGE_SIZE - start - 12) / 2);
+            let first = cells.saturating_sub(EDGE);
+            children.extend((first..cells).map(|cell| u32_at(u16_at(start + 12 + 2 * cell))));
+            children.push(u32_at(start + 8));
+        }
+        children.retain(|pgno| *pgno > 1);
+        level = children.split_off(children.len().saturating_sub(EDGE));
+        if level.is_empty() {
+            break;
+        }
+        edge.extend(&level);
+    }
+    Ok(edge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_edge_of_a_tree() {
+        let mut pages: HashMap<u32, Page> = HashMap::new();
+        let mut root = [0; PAGE_SIZE];
+        root[100] = 5;
+        root[104] = 6; // cells
+        for cell in 0..6usize {
+            let at = 4000 + 8 * cell;
+            root[112 + 2 * cell..114 + 2 * cell].copy_from_slice(&(at as u16).to_be_bytes());
+            root[at + 3] = 10 + cell as u8;
+        }
+        root[108 + 3] = 20; // the right-most child
+        pages.insert(1, root);
+        let edge = schema_edge(|pgno, page| {
+            *page = pages.get(&pgno).copied().unwrap_or([13; PAGE_SIZE]);
+            Ok(())
+        });
+        assert_eq!(edge.unwrap(), [1, 13, 14, 15, 20]);
+        let leaf = schema_edge(|_, page| {
+            page[100] = 13;
+            Ok(())
+        });
+        assert_eq!(leaf.unwrap(), [1]);
+    }
+}

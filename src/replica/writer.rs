@@ -1,0 +1,472 @@
+//! Writes: the primary's lock at the begin of a local transaction, its pages
+//! at the end of it.
+//!
+//! Everything here runs while a connection of the host holds the file's
+//! WAL_WRITE_LOCK, so at most one transaction of one process is here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Replica;
+use super::files::Hold;
+use super::local::Local;
+use super::position::Record;
+use super::transaction::{LocalTransaction, Written};
+use crate::config::WriteLock;
+use crate::error::{Error, Result};
+use crate::ffi::api;
+use crate::remote::primary::{Kept, Lease, NotShipped, Primary, Shipped, Transaction};
+use crate::remote::{Position, Reached, chain};
+use crate::wal::index::Header;
+use crate::wal::{PAGE_SIZE, Page};
+
+/// A lock whose statement has to be begun again waits so long for that.
+const RETRY: Duration = Duration::from_millis(300);
+/// After a conflict so many transactions take the lock first.
+const EAGER_AFTER_CONFLICT: u32 = 16;
+/// The primary's cache holds more pages than this: it writes each page once.
+const SURELY_ONCE: usize = 256;
+
+pub struct Writer {
+    primary: Arc<Primary>,
+    local: Option<Box<Local>>,
+    lease: Option<Lease>,
+    /// Tells one kept lease from the next.
+    lease_number: u64,
+    kept: Option<Kept>,
+    /// Transactions that do not try their luck.
+    eager: u32,
+    after: After,
+}
+
+/// What remains to be done once SQLite has committed.
+enum After {
+    Nothing,
+    /// Page 1 as the primary has stamped it.
+    Correct(Position, Box<Page>),
+    /// The primary's log says how far this is.
+    Pull,
+    /// `read_your_writes=0`: the content before, until the next sync.
+    Hide(Header, Vec<u32>, Record),
+}
+
+/// How a write begins.
+pub enum Begin {
+    Ready,
+    /// The primary is ahead; once that is pulled, the statement can be begun again.
+    Behind,
+}
+
+impl Writer {
+    pub fn new(primary: Arc<Primary>) -> Writer {
+        Writer {
+            primary,
+            local: None,
+            lease: None,
+            lease_number: 0,
+            kept: None,
+            eager: 0,
+            after: After::Nothing,
+        }
+    }
+
+    fn local(&mut self, replica: &Replica) -> Result<&mut Local> {
+        if self.local.is_none() {
+            self.local = Some(Box::new(Local::reopen(&replica.vfs, &replica.path)?));
+        }
+        self.local
+            .as_deref_mut()
+            .ok_or_else(|| Error::Internal("no local files".into()))
+    }
+}
+
+impl Replica {
+    /// A connection has WAL_WRITE_LOCK and is about to write. `wait` is asked
+    /// whether to go on waiting for the primary's lock.
+    pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
+        let writer = &mut *self.writer.lock();
+        writer.after = After::Nothing;
+        let located = writer.local(self)?.locate(Hold::Held)?;
+        if self.options.lock().write_lock == WriteLock::Optimistic && writer.eager == 0 {
+            return Ok(Begin::Ready);
+        }
+        let lease = match writer.lease.take() {
+            Some(lease) => lease,
+            None => writer.primary.lock(wait)?,
+        };
+        if lease.is_empty() {
+            writer.primary.initialize(lease)?;
+            return Ok(Begin::Behind);
+        }
+        let ready = at(&lease, &located.record.position);
+        if ready && let Err(e) = same_page1(writer.local(self)?, &lease) {
+            writer.primary.give_back(lease);
+            return Err(e);
+        }
+        writer.lease = Some(lease);
+        if ready {
+            return Ok(Begin::Ready);
+        }
+        writer.lease_number += 1;
+        self.expire_lease(writer.lease_number);
+        Ok(Begin::Behind)
+    }
+
+    /// Gives the lock back if the statement it waits for does not come.
+    fn expire_lease(&self, number: u64) {
+        let writer = self.writer.clone();
+        let expire = move || {
+            std::thread::sleep(RETRY);
+            let mut writer = writer.lock();
+            if writer.lease_number == number
+                && let Some(lease) = writer.lease.take()
+            {
+                writer.primary.give_back(lease);
+            }
+        };
+        // Without a thread the primary takes it back by itself.
+        let _ = std::thread::Builder::new()
+            .name("libreplica-lease".into())
+            .spawn(expire);
+    }
+
+    /// The transaction's commit frame is about to be written. After Ok it is
+    /// committed at the primary, and has to be here.
+    pub fn commit(&self, written: Written) -> Result<()> {
+        let writer = &mut *self.writer.lock();
+        let (write_lock, visible) = {
+            let options = self.options.lock();
+            (options.write_lock, options.read_your_writes)
+        };
+        writer.lease_number += 1; // no more to expire
+        writer.local(self)?;
+        let Writer {
+            primary,
+            local,
+            lease,
+            kept,
+            eager,
+            after,
+            ..
+        } = writer;
+        let local = local
+            .as_deref_mut()
+            .ok_or_else(|| Error::Internal("no local files".into()))?;
+        let base = local.locate(Hold::Held)?.record;
+        let header = local.files.header()?;
+        let transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
+        let size = transaction.size();
+        if size < base.page_count {
+            return Err(Error::ReadOnly(format!(
+                "a transaction that shrinks the database (here from {} to {size} pages, as VACUUM does) cannot be given to a primary; delete rows with DELETE, and leave vacuuming to the primary (what it can do, replica_exec asks it for)",
+                base.page_count
+            )));
+        }
+        let state = Record {
+            seq: 0,
+            position: base.position.clone(),
+            page_count: size,
+            digest: transaction.digest,
+            end: Some(transaction.end),
+            stamp: Some(local.files.stamp(false)?),
+            complete: false,
+        };
+        if transaction.pages().is_empty() {
+            // Nothing has changed; the log grows all the same.
+            local.store.append(state)?;
+            return local.store.sync();
+        }
+        // Recorded and durable before anything is sent: whichever state a
+        // crash leaves, there is a record of it. Where the primary will have
+        // to be looked at first, the record is of the position before: pulling
+        // what is here already does no harm.
+        let expected = expected(&base.position, &transaction)?;
+        local.store.append(Record {
+            position: expected.clone().unwrap_or_else(|| base.position.clone()),
+            ..state.clone()
+        })?;
+        local.store.sync()?;
+        let optimistic = write_lock == WriteLock::Optimistic;
+        let mut shipment = Shipment {
+            replica: self,
+            primary,
+            base: &base,
+            transaction: &transaction,
+            keep: optimistic,
+        };
+        let shipped = shipment.ship(lease, kept, *eager == 0);
+        *eager = match (&shipped, optimistic) {
+            (Err(Error::Snapshot(_)), true) => EAGER_AFTER_CONFLICT,
+            _ => eager.saturating_sub(1),
+        };
+        let mut shipped = shipped?;
+        if shipped.kept.is_some() {
+            *kept = shipped.kept.take();
+        }
+        let reached = reached(&base.position, &shipped, &transaction)?;
+        *after = match (&reached, shipped.page1.take()) {
+            (Some(position), Some(page1)) => After::Correct(position.clone(), page1),
+            (Some(_), None) => After::Nothing,
+            (None, _) => After::Pull,
+        };
+        if reached.is_none() && expected.is_some() {
+            local.store.append(state)?;
+            local.store.sync()?;
+        }
+        if !visible {
+            *after = After::Hide(header, transaction.pages().to_vec(), base);
+        }
+        self.status
+            .shipped(reached.and_then(|p| p.frame_no).filter(|_| visible));
+        Ok(())
+    }
+
+    /// The connection is about to give WAL_WRITE_LOCK back; true if a sync is due then.
+    pub fn end_write(&self) -> bool {
+        let writer = &mut *self.writer.lock();
+        let after = std::mem::replace(&mut writer.after, After::Nothing);
+        if matches!(after, After::Nothing) {
+            // Nothing was written, or a statement has to be begun again.
+            if let Some(lease) = writer.lease.take() {
+                writer.primary.give_back(lease);
+            }
+            return false;
+        }
+        let Some(local) = writer.local.as_deref_mut() else {
+            return true;
+        };
+        let done = match after {
+            After::Correct(position, page1) => local.correct(position, page1).map(|()| false),
+            After::Hide(header, pages, base) => local.hide(header, &pages, base).map(|()| false),
+            After::Nothing | After::Pull => Ok(true),
+        };
+        done.unwrap_or_else(|e| {
+            // What is here is behind the primary, and says so.
+            api::log(e.code(), &format!("after a commit to '{}': {e}", self.path));
+            true
+        })
+    }
+
+    /// Pulls what the primary is ahead, so that a statement can be begun again.
+    pub fn catch_up(&self) -> Result<()> {
+        self.sync().map(|_| ())
+    }
+}
+
+/// Whether the lock was taken upon this position.
+fn at(lease: &Lease, position: &Position) -> bool {
+    lease.log_id == position.log_id && lease.frame_no == position.frame_no
+}
+
+/// At the same position there is the same page 1, else the histories differ.
+fn same_page1(local: &mut Local, lease: &Lease) -> Result<()> {
+    let mut page = Box::new([0; PAGE_SIZE]);
+    local
+        .files
+        .reader(local.files.header()?)
+        .read(1, &mut page)?;
+    if lease.has_page1(&page) {
+        return Ok(());
+    }
+    Err(Error::Diverged(
+        "the primary is at this replica's frame and has another page 1".into(),
+    ))
+}
+
+/// One transaction's way to the primary.
+struct Shipment<'a> {
+    replica: &'a Replica,
+    primary: &'a Primary,
+    base: &'a Record,
+    transaction: &'a LocalTransaction<'a>,
+    keep: bool,
+}
+
+impl Shipment<'_> {
+    fn ship(
+        &mut self,
+        lease: &mut Option<Lease>,
+        kept: &mut Option<Kept>,
+        try_kept: bool,
+    ) -> Result<Shipped> {
+        let first = match lease.take() {
+            Some(lease) => Some(self.primary.ship(lease, self.transaction, self.keep)),
+            None => match kept.take().filter(|kept| try_kept && self.suits(kept)) {
+                Some(kept) => Some(self.primary.ship_kept(kept, self.transaction)),
+                None => None,
+            },
+        };
+        match first {
+            // The lock was taken back in the meantime, or has still to be taken.
+            None | Some(Err(NotShipped::LeaseLost)) => {}
+            Some(result) => return self.settle(result),
+        }
+        let lease = self.primary.lock(&mut patience(self.replica.timeout()))?;
+        if !at(&lease, &self.base.position) {
+            self.primary.give_back(lease);
+            return Err(moved());
+        }
+        let result = self.primary.ship(lease, self.transaction, self.keep);
+        self.settle(result)
+    }
+
+    /// One request is enough only where nothing but pages changes.
+    fn suits(&self, kept: &Kept) -> bool {
+        let (before, after) = self.transaction.sizes();
+        kept.is_fresh()
+            && kept.log_id == self.base.position.log_id
+            && kept.frame_no == self.base.position.frame_no
+            && before == after
+            && self.transaction.proofs().is_empty()
+            && self.transaction.pages().len() <= SURELY_ONCE
+    }
+
+    fn settle(&self, result: std::result::Result<Shipped, NotShipped>) -> Result<Shipped> {
+        let (error, stream) = match result {
+            Ok(shipped) => return Ok(shipped),
+            Err(NotShipped::Refused(e)) => return Err(e),
+            Err(NotShipped::Moved) => return Err(moved()),
+            Err(NotShipped::LeaseLost) => {
+                return Err(Error::Busy(
+                    "the primary gave its write lock to another writer".into(),
+                ));
+            }
+            Err(NotShipped::Overgrown) => {
+                self.primary.reserve()?;
+                return Err(moved());
+            }
+            Err(NotShipped::Unknown(error, stream)) => (error, stream),
+        };
+        let is_ours = |first: &crate::remote::primary::FirstCommit| {
+            self.transaction.is(&first.pages).unwrap_or(false)
+        };
+        let deadline = Instant::now() + self.replica.timeout() * 2;
+        match self
+            .primary
+            .outcome(stream, &self.base.position, &is_ours, deadline)
+        {
+            // How far the log is, a pull will tell.
+            Ok(true) => Ok(Shipped {
+                index: None,
+                written: Vec::new(),
+                page1: None,
+                kept: None,
+            }),
+            Ok(false) => Err(Error::Unreachable(format!(
+                "the commit did not arrive: {error}"
+            ))),
+            Err(e) => Err(Error::Unknown(format!(
+                "whether the primary has committed is unknown: {error}; and then: {e}; replica_sync() will show it"
+            ))),
+        }
+    }
+}
+
+/// Waits for a lock that SQLite cannot be asked about any more.
+fn patience(limit: Duration) -> impl FnMut() -> bool {
+    let deadline = Instant::now() + limit;
+    move || {
+        std::thread::sleep(Duration::from_millis(5));
+        Instant::now() < deadline
+    }
+}
+
+fn moved() -> Error {
+    Error::Snapshot(
+        "the primary has moved on since this transaction began; roll back and begin again".into(),
+    )
+}
+
+/// Where the primary's log will end, if the transaction's frames are surely
+/// the pages in order, each once, as they are here: page 1 is stamped there.
+fn expected(base: &Position, transaction: &LocalTransaction) -> Result<Option<Position>> {
+    let pages = transaction.pages();
+    if pages.first() == Some(&1) || pages.len() > SURELY_ONCE {
+        return Ok(None);
+    }
+    advanced(base, pages, None, transaction).map(Some)
+}
+
+/// Where it does end, if no other commit is behind it already.
+fn reached(
+    base: &Position,
+    shipped: &Shipped,
+    transaction: &LocalTransaction,
+) -> Result<Option<Position>> {
+    if shipped.written.is_empty() || (shipped.written[0] == 1 && shipped.page1.is_none()) {
+        return Ok(None);
+    }
+    if shipped.index != base.next().checked_add(shipped.written.len() as u64 - 1) {
+        return Ok(None);
+    }
+    let page1 = shipped.page1.as_deref();
+    advanced(base, &shipped.written, page1, transaction).map(Some)
+}
+
+/// `base` and these frames behind it.
+fn advanced(
+    base: &Position,
+    pages: &[u32],
+    page1: Option<&Page>,
+    transaction: &LocalTransaction,
+) -> Result<Position> {
+    let mut checksum = base.checksum;
+    let mut page = Box::new([0; PAGE_SIZE]);
+    for &pgno in pages {
+        let Some(sum) = checksum else { break };
+        match page1.filter(|_| pgno == 1) {
+            Some(page1) => *page = *page1,
+            None => transaction.page(pgno, &mut page)?,
+        }
+        checksum = Some(chain::next(sum, &page[..]));
+    }
+    Ok(Position {
+        log_id: base.log_id.clone(),
+        frame_no: Some(base.next() + pages.len() as u64 - 1),
+        checksum,
+    })
+}
+
+impl Local {
+    /// Page 1 as the primary has stamped it, right behind the transaction that
+    /// SQLite has just committed.
+    fn correct(&mut self, position: Position, page1: Box<Page>) -> Result<()> {
+        let page_count = self.locate(Hold::Held)?.record.page_count;
+        let reached = Reached {
+            position,
+            page_count,
+            frames: 0,
+        };
+        self.add([(1, page1)].into(), reached)
+    }
+
+    /// The content before the transaction that SQLite has just committed.
+    fn hide(&mut self, before: Header, pages: &[u32], base: Record) -> Result<()> {
+        let mut old = BTreeMap::new();
+        for &pgno in pages.iter().filter(|p| **p <= base.page_count) {
+            let mut page = Box::new([0; PAGE_SIZE]);
+            self.files.reader(before).read(pgno, &mut page)?;
+            old.insert(pgno, page);
+        }
+        let reached = Reached {
+            position: base.position,
+            page_count: base.page_count,
+            frames: 0,
+        };
+        self.add(old, reached)
+    }
+
+    fn add(&mut self, pages: BTreeMap<u32, Box<Page>>, reached: Reached) -> Result<()> {
+        let base = self.locate(Hold::Held)?;
+        let mut messages = [
+            super::apply::Message::Pages(pages.into_iter().collect()),
+            super::apply::Message::Finish(reached),
+        ]
+        .into_iter();
+        match self.increment(&base, Hold::Held, &mut messages)? {
+            Some(_) => Ok(()),
+            None => Err(Error::Internal("the log moved under its lock".into())),
+        }
+    }
+}
