@@ -247,6 +247,9 @@ impl Options {
         if self.live {
             return missing("live: the live stream");
         }
+        if self.write_path == WritePath::Rows {
+            return missing("write_path: shipping rows");
+        }
         Ok(())
     }
 }

@@ -36,6 +36,9 @@ pub enum Error {
     Snapshot(String),
     #[error("{0}")]
     ReadOnly(String),
+    /// A statement that the primary ran and refused, in its words.
+    #[error("{message}")]
+    Statement { message: String, code: c_int },
     /// A commit that was sent and of which nothing more can be found out.
     #[error("{0}")]
     Unknown(String),
@@ -72,6 +75,7 @@ impl Error {
             Error::Busy(_) => sql::SQLITE_BUSY,
             Error::Snapshot(_) => sql::SQLITE_BUSY_SNAPSHOT,
             Error::ReadOnly(_) => sql::SQLITE_READONLY,
+            Error::Statement { code, .. } => *code,
             Error::Unknown(_) => sql::SQLITE_IOERR,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
             Error::Io { code, .. } => *code,

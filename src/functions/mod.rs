@@ -2,6 +2,7 @@
 //! that no trigger or view that came with the data can call them.
 
 mod databases;
+mod exec;
 mod report;
 
 use std::time::Duration;
@@ -31,13 +32,14 @@ struct Args<'a> {
 type Function = fn(&Args) -> Result<Value>;
 
 /// Name, arguments without the schema, whether a schema may follow, function.
-const FUNCTIONS: [(&str, usize, bool, Function); 10] = [
+const FUNCTIONS: [(&str, usize, bool, Function); 11] = [
     ("replica_sync", 0, true, sync),
     ("replica_status", 0, true, status),
     ("replica_frame_no", 0, true, frame_no),
     ("replica_wait", 2, true, wait),
     ("replica_config", 2, true, config),
     ("replica_resync", 0, true, resync),
+    ("replica_freeze", 0, true, freeze),
     ("replica_last_error", 0, false, last_error),
     ("replica_open", 2, false, open),
     ("replica_version", 0, false, version),
@@ -48,19 +50,30 @@ const FUNCTIONS: [(&str, usize, bool, Function); 10] = [
 pub fn define(db: *mut sqlite3) -> sqlite_loadable::Result<()> {
     for (name, arguments, schema, function) in FUNCTIONS {
         for count in arguments..=arguments + usize::from(schema) {
-            define_scalar_function(
-                db,
-                name,
-                count as i32,
-                move |context, values| {
-                    call(name, context, values, function);
-                    Ok(())
-                },
-                FunctionFlags::UTF8 | FunctionFlags::DIRECTONLY,
-            )?;
+            define_one(db, name, count as i32, function)?;
         }
     }
+    // Any number of bound arguments.
+    define_one(db, "replica_exec", -1, execute)?;
     define_table_function::<databases::Databases>(db, "replica_databases", None)
+}
+
+fn define_one(
+    db: *mut sqlite3,
+    name: &'static str,
+    arguments: i32,
+    function: Function,
+) -> sqlite_loadable::Result<()> {
+    define_scalar_function(
+        db,
+        name,
+        arguments,
+        move |context, values| {
+            call(name, context, values, function);
+            Ok(())
+        },
+        FunctionFlags::UTF8 | FunctionFlags::DIRECTONLY,
+    )
 }
 
 /// Runs a function: no panic leaves it, and an error carries its result code.
@@ -115,16 +128,32 @@ impl Args<'_> {
             .ok_or_else(|| Error::Config(format!("{what} must be a number, 0 or more")))
     }
 
+    /// The schema named by argument `at`, or `main`.
+    fn schema(&self, at: usize) -> Result<String> {
+        if self.values.len() > at {
+            self.text(at, "the schema name")
+        } else {
+            Ok("main".into())
+        }
+    }
+
+    /// As `replica`, for what would wait for this connection's own transaction.
+    fn idle_replica(&self, at: usize) -> Result<std::sync::Arc<Replica>> {
+        if vfs::is_writing(self.db, &self.schema(at)?) {
+            return Err(Error::Busy(
+                "this connection is inside a write transaction; commit it first".into(),
+            ));
+        }
+        self.replica(at)
+    }
+
     /// The replica behind the schema named by argument `at`, or behind `main`.
     fn replica(&self, at: usize) -> Result<std::sync::Arc<Replica>> {
-        let schema = if self.values.len() > at {
-            self.text(at, "the schema name")?
-        } else {
-            "main".into()
-        };
+        let schema = self.schema(at)?;
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
-        registry::find(&path).ok_or_else(|| {
+        let found = registry::find(&path).filter(|found| !found.is_frozen().unwrap_or(false));
+        found.ok_or_else(|| {
             let file = if path.is_empty() { "a temporary database".to_string() } else { format!("'{path}'") };
             Error::Config(format!(
                 "schema '{schema}' ({file}) is not a replica; open it with vfs=replica and a sync_url"
@@ -139,11 +168,32 @@ fn synced(synced: Synced) -> Value {
 }
 
 fn sync(args: &Args) -> Result<Value> {
-    args.replica(0)?.sync().map(synced)
+    args.idle_replica(0)?.sync().map(synced)
 }
 
 fn resync(args: &Args) -> Result<Value> {
-    args.replica(0)?.resync().map(synced)
+    args.idle_replica(0)?.resync().map(synced)
+}
+
+fn freeze(args: &Args) -> Result<Value> {
+    let replica = args.idle_replica(0)?;
+    replica.freeze()?;
+    Ok(Value::Text(replica.path().to_string()))
+}
+
+fn execute(args: &Args) -> Result<Value> {
+    let sql = args.text(0, "the statement")?;
+    let bound = args.values[1..]
+        .iter()
+        .map(exec::argument)
+        .collect::<Result<_>>()?;
+    let replica = Args {
+        values: &[],
+        ..*args
+    }
+    .idle_replica(0)?;
+    let answer = replica.execute(&sql, bound)?;
+    Ok(Value::Text(exec::answer(&answer).to_string()))
 }
 
 fn status(args: &Args) -> Result<Value> {

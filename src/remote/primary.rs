@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
+use serde_json::Value as Json;
 
 use super::hrana::{Failure, Stream, batch, close, execute, executed, pipeline, ran, stmt};
-use super::hrana_wire::{BatchResult, SqlError, StmtResult, Value, ValueKind};
+use super::hrana_wire::{BatchResult, Empty, Row, SqlError, StmtResult, Value, ValueKind};
 use super::http::Http;
-use super::pages::{Steps, stamped};
+use super::pages::{Steps, blob, integer, stamped};
 use super::wal_log::WalLog;
 use super::{Head, PageSink, Position, Pull, Remote};
 use crate::error::{Error, Result};
@@ -210,6 +213,36 @@ impl Primary {
         pipeline(&self.http, &mut stream, requests)
             .map(|_| ())
             .map_err(Failure::into_error)
+    }
+
+    /// Runs one statement at the primary, in a transaction of its own.
+    pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
+        let mut stream = Stream::default();
+        let args = args.into_iter().map(|argument| argument.0).collect();
+        let requests = vec![execute(stmt(sql, args, true)), close()];
+        let results =
+            pipeline(&self.http, &mut stream, requests).map_err(|failure| match failure {
+                Failure::Lost(e) => Error::Unknown(format!(
+                    "whether the primary has run the statement is unknown: {e}"
+                )),
+                failure => failure.into_error(),
+            })?;
+        let result = executed(results.into_iter().next())?;
+        result
+            .map(Answer)
+            .map_err(|error| match error.code.as_str() {
+                "SQLITE_CONSTRAINT" => Error::Statement {
+                    message: error.message,
+                    code: libsqlite3_sys::SQLITE_CONSTRAINT,
+                },
+                "BLOCKED" | "SQLITE_AUTH" | "SQLITE_BUSY" | "TRANSACTION_TIMEOUT" => {
+                    error.into_error()
+                }
+                code => Error::Statement {
+                    message: format!("{} ({code})", error.message),
+                    code: libsqlite3_sys::SQLITE_ERROR,
+                },
+            })
     }
 
     /// Ships a transaction under the lock. `keep`: the stream stays open for the next one.
@@ -560,6 +593,60 @@ impl<'a> Program<'a> {
         let _ = std::thread::Builder::new()
             .name("libreplica-unlock".into())
             .spawn(move || pipeline(&http, &mut stream, vec![close()]).map(|_| ()));
+    }
+}
+
+/// A value bound to a statement.
+pub struct Argument(Value);
+
+impl Argument {
+    pub fn null() -> Argument {
+        Argument(ValueKind::Null(Empty {}).into())
+    }
+    pub fn integer(n: i64) -> Argument {
+        Argument(integer(n))
+    }
+    pub fn float(n: f64) -> Argument {
+        Argument(ValueKind::Float(n).into())
+    }
+    pub fn text(text: &str) -> Argument {
+        Argument(ValueKind::Text(text.into()).into())
+    }
+    pub fn blob(bytes: &[u8]) -> Argument {
+        Argument(blob(bytes))
+    }
+}
+
+/// What a statement gave at the primary.
+pub struct Answer(StmtResult);
+
+impl Answer {
+    pub fn columns(&self) -> Vec<&str> {
+        let names = self.0.cols.iter().map(|col| col.name.as_deref());
+        names.map(Option::unwrap_or_default).collect()
+    }
+
+    pub fn rows(&self) -> Vec<Vec<Json>> {
+        let row = |row: &Row| row.values.iter().map(to_json).collect();
+        self.0.rows.iter().map(row).collect()
+    }
+
+    pub fn affected_rows(&self) -> u64 {
+        self.0.affected_row_count
+    }
+
+    pub fn last_insert_rowid(&self) -> Option<i64> {
+        self.0.last_insert_rowid
+    }
+}
+
+fn to_json(value: &Value) -> Json {
+    match &value.kind {
+        None | Some(ValueKind::Null(_)) => Json::Null,
+        Some(ValueKind::Integer(n)) => (*n).into(),
+        Some(ValueKind::Float(n)) => (*n).into(),
+        Some(ValueKind::Text(bytes)) => String::from_utf8_lossy(bytes).into(),
+        Some(ValueKind::Blob(bytes)) => serde_json::json!({ "base64": STANDARD.encode(bytes) }),
     }
 }
 

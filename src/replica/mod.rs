@@ -51,6 +51,7 @@ pub struct Replica {
     pub status: Status,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
+    frozen: AtomicBool,
     /// Held by whoever works on the files or talks to the primary.
     engine: Mutex<Engine>,
     /// Used only on behalf of a connection that holds WAL_WRITE_LOCK.
@@ -80,6 +81,7 @@ impl Replica {
             options,
             status,
             ready: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             engine: Mutex::new(Engine {
                 local: None,
                 remote,
@@ -214,6 +216,12 @@ impl Replica {
     }
 
     fn sync_now(&self, engine: &mut Engine) -> Result<Synced> {
+        if self.is_frozen()? {
+            return Err(Error::Config(format!(
+                "'{}' was frozen: it is no replica any more",
+                self.path
+            )));
+        }
         let timeout = self.timeout();
         let Engine { local, remote } = engine;
         let local = local.as_mut().ok_or_else(|| {

@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Replica;
 use super::files::Hold;
 use super::local::Local;
-use super::position::Record;
+use super::position::{Record, path_of};
 use super::transaction::{LocalTransaction, Written};
 use crate::config::WriteLock;
 use crate::error::{Error, Result};
 use crate::ffi::api;
-use crate::remote::primary::{Kept, Lease, NotShipped, Primary, Shipped, Transaction};
+use crate::remote::primary::{
+    Answer, Argument, Kept, Lease, NotShipped, Primary, Shipped, Transaction,
+};
 use crate::remote::{Position, Reached, chain};
 use crate::wal::index::Header;
 use crate::wal::{PAGE_SIZE, Page};
@@ -87,8 +90,17 @@ impl Replica {
     pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
         let writer = &mut *self.writer.lock();
         writer.after = After::Nothing;
+        if self.is_frozen()? {
+            return Ok(Begin::Ready);
+        }
         let located = writer.local(self)?.locate(Hold::Held)?;
-        if self.options.lock().write_lock == WriteLock::Optimistic && writer.eager == 0 {
+        if self.options.lock().write_lock == WriteLock::Optimistic
+            && writer.eager == 0
+            && writer
+                .kept
+                .as_ref()
+                .is_some_and(|kept| suits(kept, &located.record.position))
+        {
             return Ok(Begin::Ready);
         }
         let lease = match writer.lease.take() {
@@ -134,6 +146,9 @@ impl Replica {
     /// The transaction's commit frame is about to be written. After Ok it is
     /// committed at the primary, and has to be here.
     pub fn commit(&self, written: Written) -> Result<()> {
+        if self.is_frozen()? {
+            return Ok(());
+        }
         let writer = &mut *self.writer.lock();
         let (write_lock, visible) = {
             let options = self.options.lock();
@@ -248,6 +263,41 @@ impl Replica {
         })
     }
 
+    /// Runs one statement at the primary, and pulls what it did.
+    pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
+        let primary = self.writer.lock().primary.clone();
+        let answer = self.told(|| primary.execute(sql, args))?;
+        self.sync()?;
+        Ok(answer)
+    }
+
+    /// Cuts the replica loose: from here on the file is an ordinary database.
+    pub fn freeze(&self) -> Result<()> {
+        let mut engine = self.engine()?;
+        let local = match &mut engine.local {
+            Some(local) => local,
+            None => {
+                return Err(Error::Diverged(format!(
+                    "'{}' is not in WAL mode",
+                    self.path
+                )));
+            }
+        };
+        // No write of another connection or process is under way.
+        let (_lock, _) = local.files.write_lock(Hold::Take(self.timeout()))?;
+        self.vfs.delete(&path_of(&self.path))?;
+        self.frozen.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether this or another process has frozen it.
+    pub fn is_frozen(&self) -> Result<bool> {
+        if !self.frozen.load(Ordering::SeqCst) && !self.vfs.exists(&path_of(&self.path))? {
+            self.frozen.store(true, Ordering::SeqCst);
+        }
+        Ok(self.frozen.load(Ordering::SeqCst))
+    }
+
     /// Pulls what the primary is ahead, so that a statement can be begun again.
     pub fn catch_up(&self) -> Result<()> {
         self.sync().map(|_| ())
@@ -257,6 +307,11 @@ impl Replica {
 /// Whether the lock was taken upon this position.
 fn at(lease: &Lease, position: &Position) -> bool {
     lease.log_id == position.log_id && lease.frame_no == position.frame_no
+}
+
+/// Whether nobody had committed since this position when the stream was last used.
+fn suits(kept: &Kept, position: &Position) -> bool {
+    kept.is_fresh() && kept.log_id == position.log_id && kept.frame_no == position.frame_no
 }
 
 /// At the same position there is the same page 1, else the histories differ.
@@ -314,9 +369,7 @@ impl Shipment<'_> {
     /// One request is enough only where nothing but pages changes.
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
-        kept.is_fresh()
-            && kept.log_id == self.base.position.log_id
-            && kept.frame_no == self.base.position.frame_no
+        suits(kept, &self.base.position)
             && before == after
             && self.transaction.proofs().is_empty()
             && self.transaction.pages().len() <= SURELY_ONCE
