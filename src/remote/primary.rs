@@ -33,6 +33,8 @@ pub trait Transaction {
     fn pages(&self) -> &[u32];
     /// The pages of sqlite_schema that a new object at its end may touch.
     fn schema_edge(&self) -> Result<Vec<u32>>;
+    /// Whether the schema is another one afterwards.
+    fn changes_schema(&self) -> bool;
     /// Statements that prove, run at the primary and undone, that it understands the new schema.
     fn proofs(&self) -> &[String];
     /// A page as it is after the transaction.
@@ -269,7 +271,7 @@ impl Primary {
             pages.dedup();
         }
         // The connection there has parsed pages that are other ones now.
-        let keep = keep && after == before && transaction.proofs().is_empty();
+        let keep = keep && after == before && !transaction.changes_schema();
         let done = program.run(&pages, keep, false)?;
         let page1 = match pages.first() {
             Some(1) => {
@@ -656,9 +658,9 @@ impl Lease {
         let _ = pipeline(http, &mut self.stream, vec![close()]);
     }
 
-    /// The primary has no pages yet.
+    /// Nothing has ever been committed at the primary.
     pub fn is_empty(&self) -> bool {
-        self.page1.is_none()
+        self.frame_no.is_none()
     }
 
     /// Whether its page 1 is this one.

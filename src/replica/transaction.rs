@@ -32,6 +32,7 @@ pub struct LocalTransaction<'a> {
     /// The newest frame of each page.
     newest: HashMap<u32, u32>,
     pages: Vec<u32>,
+    changes_schema: bool,
     proofs: Vec<String>,
     pub digest: Digest,
     pub end: LogEnd,
@@ -52,12 +53,14 @@ impl<'a> LocalTransaction<'a> {
             written,
             newest: HashMap::new(),
             pages: Vec::new(),
+            changes_schema: false,
             proofs: Vec::new(),
             digest: base.digest,
             end: LogEnd::default(),
         };
         let hashes = this.read_frames(&header)?;
         this.compare(&hashes)?;
+        this.changes_schema = this.schema_cookies()?;
         Ok(this)
     }
 
@@ -144,6 +147,17 @@ impl<'a> LocalTransaction<'a> {
         Ok(())
     }
 
+    /// Whether the schema cookie (file format, section 1.3.9) is another one.
+    fn schema_cookies(&self) -> Result<bool> {
+        if self.pages.first() != Some(&1) {
+            return Ok(false);
+        }
+        let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
+        self.before.read(1, &mut old)?;
+        self.page(1, &mut new)?;
+        Ok(old[40..44] != new[40..44])
+    }
+
     pub fn set_proofs(&mut self, proofs: Vec<String>) {
         self.proofs = proofs;
     }
@@ -186,6 +200,10 @@ impl Transaction for LocalTransaction<'_> {
 
     fn schema_edge(&self) -> Result<Vec<u32>> {
         schema_edge(|pgno, page| self.page(pgno, page))
+    }
+
+    fn changes_schema(&self) -> bool {
+        self.changes_schema
     }
 
     fn proofs(&self) -> &[String] {

@@ -371,7 +371,7 @@ impl Shipment<'_> {
         let (before, after) = self.transaction.sizes();
         suits(kept, &self.base.position)
             && before == after
-            && self.transaction.proofs().is_empty()
+            && !self.transaction.changes_schema()
             && self.transaction.pages().len() <= SURELY_ONCE
     }
 
