@@ -75,6 +75,8 @@ unsafe extern "C" fn on_connect(
             // As at the primary, and long enough for a sync that is under way.
             api::exec(db, c"PRAGMA foreign_keys=ON");
             api::exec(db, c"PRAGMA busy_timeout=5000");
+            // A larger value could be written, but nobody could read it there.
+            api::limit_length(db, remote::MAX_VALUE);
         }
         sql::SQLITE_OK
     });

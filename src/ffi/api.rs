@@ -82,6 +82,16 @@ pub fn file_control(db: *mut sql::sqlite3, schema: &str, op: c_int) -> c_int {
     unsafe { sql::sqlite3_file_control(db, schema.as_ptr(), op, std::ptr::null_mut()) }
 }
 
+/// Lowers SQLITE_LIMIT_LENGTH of a connection to this.
+pub fn limit_length(db: *mut sql::sqlite3, bytes: c_int) {
+    // SAFETY: db is live.
+    unsafe {
+        if sql::sqlite3_limit(db, sql::SQLITE_LIMIT_LENGTH, -1) > bytes {
+            sql::sqlite3_limit(db, sql::SQLITE_LIMIT_LENGTH, bytes);
+        }
+    }
+}
+
 /// Runs SQL whose result does not matter on a connection of the host.
 pub fn exec(db: *mut sql::sqlite3, statement: &CStr) -> c_int {
     // SAFETY: db is live, the statement NUL-terminated, no callback is given.

@@ -94,6 +94,10 @@ pub trait Remote: Send {
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull>;
 }
 
+/// The longest text, blob or row of a libSQL primary, in bytes
+/// (libsql-server/src/connection/config.rs).
+pub const MAX_VALUE: i32 = 5_000_000;
+
 /// The replica's options. They may change while it is open, even during a
 /// sync: a request takes the token and the time limit that hold when it begins.
 pub type SharedOptions = std::sync::Arc<Mutex<Options>>;

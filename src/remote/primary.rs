@@ -740,7 +740,7 @@ impl Lease {
 }
 
 fn no_dbpage(error: &SqlError) -> Error {
-    if error.message.contains("sqlite_dbpage") {
+    if error.message.contains("no such table") {
         return Error::ReadOnly(
             "this primary takes no pages (it was built without sqlite_dbpage), so commits cannot be shipped to it; replica_exec works".into(),
         );

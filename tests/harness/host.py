@@ -12,6 +12,7 @@ from pathlib import Path
 from .paths import LIB, PYTHON
 
 READONLY, BUSY, IOERR, CANTOPEN, AUTH, NOTADB = 8, 5, 10, 14, 23, 26
+BUSY_SNAPSHOT = 517
 
 
 class SqlError(Exception):

@@ -16,6 +16,7 @@ class Proxy:
         self.target, self.tls = target, tls  # tls: (certificate file, key file)
         self.delay = 0.0  # seconds for each chunk, each way
         self.silent = False  # swallow everything
+        self.rewrite = None  # a function of the bytes of a request, as they come
         self.cut_after = None  # bytes of answers until every connection is cut
         self.requests, self.bytes_back, self.connections = [], 0, 0
         self._open, self._listener = set(), socket.create_server(("127.0.0.1", 0))
@@ -92,6 +93,8 @@ class Proxy:
                     if source.fileno() < 0:
                         return
                 seen(data)
+                if self.rewrite and seen == self._asked:
+                    data = self.rewrite(data)
                 sink.sendall(data)
         except OSError:
             pass

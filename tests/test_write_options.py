@@ -1,0 +1,130 @@
+"""Round trips, write_lock, read_your_writes, replica_exec, replica_freeze."""
+import json
+
+import pytest
+from harness.check import identical, in_words, refused
+from harness.host import BUSY_SNAPSHOT, SqlError
+from harness.shell import sidecars, stock
+
+FIFTY = [("INSERT INTO users(name, email) VALUES(?, ?)", f"n{n}", "x" * 300) for n in range(50)]
+
+
+def requests(proxy, action):
+    proxy.requests.clear()
+    action()
+    return [path.rsplit("/", 1)[1] for path in proxy.requests]
+
+
+def transaction(db, statements):
+    db("BEGIN")
+    for sql, *args in statements:
+        db(sql, *args)
+    db("COMMIT")
+
+
+@pytest.mark.parametrize("statements", [FIFTY[:1], FIFTY], ids=["one", "fifty"])
+def test_eager_takes_two_round_trips(statements, host, path, primary, new_proxy):
+    proxy = new_proxy(primary.url)
+    db = host.open(path, proxy.url)
+    for _ in range(3):
+        assert requests(proxy, lambda: transaction(db, statements)) == ["pipeline"] * 2
+    assert requests(proxy, lambda: db(*statements[0])) == ["pipeline"] * 2
+    identical(path, primary)
+
+
+def test_optimistic_takes_one_round_trip(host, path, primary, new_proxy):
+    proxy = new_proxy(primary.url)
+    db = host.open(path, proxy.url, write_lock="optimistic")
+    updates = [("UPDATE users SET email = ? WHERE id = ?", str(n), n + 1) for n in range(50)]
+    transaction(db, updates)
+    assert requests(proxy, lambda: transaction(db, [(sql, f"{x}!", n) for sql, x, n in updates])) == ["pipeline"]
+    assert requests(proxy, lambda: transaction(db, updates)) == ["pipeline"]
+    assert requests(proxy, lambda: db(updates[0][0], "?", 7)) == ["pipeline"]
+    identical(path, primary)
+
+
+def test_optimistic_is_eager_for_a_while_after_a_conflict(host, path, primary, new_proxy):
+    proxy = new_proxy(primary.url)
+    db = host.open(path, proxy.url, write_lock="optimistic")
+    update = "UPDATE users SET email = ? WHERE id = 1"
+    db(update, "a")
+    primary.sql("UPDATE users SET name = 'theirs' WHERE id = 2")
+    with pytest.raises(SqlError) as caught:
+        db(update, "b")
+    assert caught.value.extended == BUSY_SNAPSHOT
+    db(update, "c")
+    assert requests(proxy, lambda: db(update, "d")) == ["pipeline"] * 2
+    for n in range(20):
+        db(update, str(n))
+    assert requests(proxy, lambda: db(update, "e")) == ["pipeline"]
+    assert primary.sql("SELECT name, email FROM users WHERE id < 3") == [["user 1", "e"], ["theirs", "u2@example.org"]]
+    identical(path, primary)
+
+
+def test_an_own_commit_is_not_pulled_back(host, path, primary, new_proxy):
+    proxy = new_proxy(primary.url)
+    db = host.open(path, proxy.url)
+    before = db.status()["frames_applied"]
+    transaction(db, FIFTY)
+    received = proxy.bytes_back
+    assert db.sync()["frames_synced"] == 0
+    assert proxy.bytes_back - received < 2000
+    assert db.status()["frames_applied"] == before
+    assert db.frame_no == primary.hello()[1]
+
+
+def test_read_your_writes_off(host, path, primary):
+    db = host.open(path, primary.url, read_your_writes=0)
+    frame_no = db.frame_no
+    db("INSERT INTO users(name) VALUES('mine')")
+    assert primary.sql("SELECT count(*) FROM users") == [[201]]
+    assert db.one("SELECT count(*) FROM users") == 200 and db.frame_no == frame_no
+    assert stock(path, "PRAGMA integrity_check;") == "ok"
+    assert db.sync()["frames_synced"] > 0
+    assert db.one("SELECT count(*) FROM users") == 201
+    db("BEGIN")
+    db("CREATE TABLE t AS SELECT * FROM users")
+    assert db.one("SELECT count(*) FROM t") == 201
+    db("COMMIT")
+    with pytest.raises(SqlError):
+        db("SELECT * FROM t")
+    db("INSERT INTO users(name) VALUES('more')")  # syncs first, so as not to build on what is hidden
+    db.sync()
+    assert db.one("SELECT count(*) FROM t") == 201 and db.one("SELECT count(*) FROM users") == 202
+    identical(path, primary)
+
+
+def test_exec(replica, primary, path):
+    run = lambda *args: json.loads(replica.one(f"SELECT replica_exec({', '.join('?' * len(args))})", *args))
+    answer = run("INSERT INTO users(name, email) VALUES(?, ?)", "direct", None)
+    assert answer == {"columns": [], "rows": [], "affected_rows": 1, "last_insert_rowid": 201}
+    assert replica.one("SELECT name FROM users WHERE id = 201") == "direct"
+    answer = run("SELECT ?1 AS a, ?2 AS b, ?3 AS c, ?4 AS d, x'00ff' AS e", 7, 1.5, "text", None)
+    assert answer["columns"] == ["a", "b", "c", "d", "e"]
+    assert answer["rows"] == [[7, 1.5, "text", None, {"base64": "AP8="}]]
+    assert run("SELECT hex(?), typeof(?)", b"\1\2", b"")["rows"] == [["0102", "blob"]]
+    in_words(refused(lambda: run("SELECT * FROM nowhere"), "nowhere").text)
+    refused(lambda: run("INSERT INTO users(id, name) VALUES(1, 'x')"), "UNIQUE", code=19)
+    refused(lambda: run("SELECT 1; SELECT 2"))
+    refused(lambda: replica("SELECT replica_exec()"), "statement")
+    identical(path, primary)
+
+
+def test_freeze(host, new_host, path, primary):
+    db, other = host.open(path, primary.url), new_host().open(path)
+    db("INSERT INTO users(name) VALUES('shared')")
+    newest = primary.hello()
+    assert db.one("SELECT replica_freeze()") == str(path)
+    for connection in (db, other):
+        connection("INSERT INTO users(name) VALUES('local')")
+        refused(lambda: connection("SELECT replica_sync()"), "not a replica")
+    assert primary.hello() == newest
+    assert db.one("SELECT count(*) FROM users") == 203
+    db.close()
+    other.close()
+    assert not [name for name in sidecars(path) if name.endswith("-replica")]
+    assert stock(path, "INSERT INTO users(name) VALUES('stock'); SELECT count(*) FROM users; PRAGMA integrity_check;") == "204\nok"
+    plain = host.open(path)
+    assert plain.one("SELECT count(*) FROM users") == 204
+    with pytest.raises(SqlError):
+        host.open(path, primary.url)  # it has content of its own now
