@@ -29,7 +29,8 @@ done
 $at_primary <"$here/generate.sql"
 echo "A primary (sqld) runs at $url, with 500 customers and 5000 orders."
 
-sqlite3 -interactive :memory: <<SESSION
+sqlite3 -batch :memory: <<SESSION
+.echo on
 .load ./libreplica
 .open "file:app.db?vfs=replica&sync_url=$url"
 SELECT * FROM best_customers;
@@ -39,7 +40,15 @@ SELECT count(*), sum(cents) FROM orders;
 SELECT count(*), sum(cents) FROM orders;
 SELECT replica_sync();
 SELECT count(*), sum(cents) FROM orders;
-SELECT * FROM best_customers;
+-- A write is committed at the primary when it returns, and is here at once:
+INSERT INTO orders(customer_id, cents, placed) VALUES(7, 4200, date('2026-11-24')) RETURNING id;
+.shell $at_primary "SELECT id, customer_id, cents FROM orders WHERE id = 5002"
+BEGIN;
+UPDATE customers SET city = 'Quito' WHERE id = 7;
+INSERT INTO orders(customer_id, cents, placed) SELECT 7, 100 * value, '2026-11-25' FROM json_each('[1,2,3]');
+COMMIT;
+.shell $at_primary "SELECT city, (SELECT count(*) FROM orders WHERE customer_id = 7) FROM customers WHERE id = 7"
+SELECT replica_status() ->> 'commits_shipped', replica_status() ->> 'state';
 PRAGMA integrity_check;
 SESSION
 echo

@@ -26,13 +26,6 @@ pub struct Stream {
     base: Option<String>,
 }
 
-impl Stream {
-    /// The primary keeps it for further requests.
-    pub fn is_open(&self) -> bool {
-        self.baton.is_some()
-    }
-}
-
 /// Why a pipeline has no results.
 #[derive(Debug)]
 pub enum Failure {

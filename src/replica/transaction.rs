@@ -166,10 +166,6 @@ impl<'a> LocalTransaction<'a> {
         self.written.commit.size
     }
 
-    pub fn base_page(&self, pgno: u32, page: &mut Page) -> Result<()> {
-        self.before.read(pgno, page)
-    }
-
     /// Whether what the primary's log has is this transaction: the same
     /// pages, but for the stamp that a primary puts on page 1, and none besides
     /// but those that growing touches.
