@@ -29,7 +29,7 @@ done
 $at_primary <"$here/generate.sql"
 echo "A primary (sqld) runs at $url, with 500 customers and 5000 orders."
 
-sqlite3 -batch :memory: <<SESSION
+stdbuf -o0 sqlite3 -batch :memory: <<SESSION
 .echo on
 .load ./libreplica
 .open "file:app.db?vfs=replica&sync_url=$url"
