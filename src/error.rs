@@ -43,6 +43,9 @@ pub enum Error {
         path: String,
         code: c_int,
     },
+    /// What went on was told to end: a close, another configuration.
+    #[error("interrupted")]
+    Interrupted,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -67,6 +70,7 @@ impl Error {
             Error::ReadOnly(_) => sql::SQLITE_READONLY,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
             Error::Io { code, .. } => *code,
+            Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::Internal(_) => sql::SQLITE_INTERNAL,
         }
     }

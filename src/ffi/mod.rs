@@ -8,6 +8,7 @@
 pub mod api;
 pub mod conn;
 pub mod file;
+pub mod fork;
 pub mod guard;
 pub mod pragma;
 pub mod shim_file;

@@ -125,6 +125,11 @@ impl Args<'_> {
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
         registry::find(&path).ok_or_else(|| {
+            if vfs::is_replica(self.db, &schema) {
+                return Error::Config(format!(
+                    "'{path}' was opened before this process forked; open it anew"
+                ));
+            }
             let file = if path.is_empty() { "a temporary database".to_string() } else { format!("'{path}'") };
             Error::Config(format!(
                 "schema '{schema}' ({file}) is not a replica; open it with vfs=replica and a sync_url"
@@ -152,7 +157,7 @@ fn status(args: &Args) -> Result<Value> {
 }
 
 fn frame_no(args: &Args) -> Result<Value> {
-    let frame_no = args.replica(0)?.status.facts().frame_no;
+    let frame_no = args.replica(0)?.facts().frame_no;
     Ok(frame_no.map_or(Value::Null, |n| Value::Integer(n as i64)))
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::replica::Replica;
 
 /// The fields, in order.
-pub const FIELDS: [&str; 15] = [
+pub const FIELDS: [&str; 16] = [
     "path",
     "sync_url",
     "write_path",
@@ -21,11 +21,12 @@ pub const FIELDS: [&str; 15] = [
     "commits_shipped",
     "bytes_received",
     "bytes_sent",
+    "offline_since",
 ];
 
 /// A field's value.
 pub fn field(replica: &Replica, name: &str) -> Value {
-    let (facts, options) = (replica.status.facts(), replica.options());
+    let (facts, options) = (replica.facts(), replica.options());
     let (sent, received) = replica.status.traffic.snapshot();
     match name {
         "path" => json!(replica.path()),
@@ -44,6 +45,7 @@ pub fn field(replica: &Replica, name: &str) -> Value {
         "commits_shipped" => json!(facts.commits_shipped),
         "bytes_received" => json!(received),
         "bytes_sent" => json!(sent),
+        "offline_since" => json!(facts.offline_since),
         _ => Value::Null,
     }
 }

@@ -1,9 +1,10 @@
 //! HTTP to the primary: one agent, its limits, its trust, and every failure in words.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -13,11 +14,45 @@ use crate::config::{Options, SyncUrl};
 use crate::error::{Error, Result};
 
 pub struct Http {
-    agent: Agent,
+    line: Line,
     timeout: Duration,
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
+}
+
+/// The connections of an [`Http`], for another thread to cut.
+#[derive(Clone)]
+pub struct Line(Arc<Mutex<Connections>>);
+
+struct Connections {
+    agent: Agent,
+    cut: bool,
+}
+
+impl Line {
+    fn new(agent: Agent) -> Line {
+        Line(Arc::new(Mutex::new(Connections { agent, cut: false })))
+    }
+
+    fn agent(&self) -> Agent {
+        self.0.lock().agent.clone()
+    }
+
+    fn set(&self, agent: Agent) {
+        let mut connections = self.0.lock();
+        if !connections.cut {
+            connections.agent = agent;
+        }
+    }
+
+    /// Ends every wait at once, and for ever: each later request fails. Only
+    /// name resolution and a connect that is under way still take their time.
+    pub fn cut(&self) {
+        let mut connections = self.0.lock();
+        connections.cut = true;
+        connections.agent.clone().shutdown();
+    }
 }
 
 impl Http {
@@ -29,7 +64,7 @@ impl Http {
             .starts_with("https:")
             .then(|| roots(extra.unwrap_or_default()));
         Ok(Http {
-            agent: agent(options.timeout, roots.clone()),
+            line: Line::new(agent(options.timeout, roots.clone())),
             timeout: options.timeout,
             url,
             roots,
@@ -40,8 +75,12 @@ impl Http {
     pub fn set_timeout(&mut self, timeout: Duration) {
         if self.timeout != timeout {
             self.timeout = timeout;
-            self.agent = agent(timeout, self.roots.clone());
+            self.line.set(agent(timeout, self.roots.clone()));
         }
+    }
+
+    pub fn line(&self) -> Line {
+        self.line.clone()
     }
 
     pub fn url(&self) -> &SyncUrl {
@@ -55,7 +94,7 @@ impl Http {
         headers: &[(&str, String)],
         body: &[u8],
     ) -> Result<Response<Body>> {
-        let mut request = self.agent.post(format!("{}{path}", self.url.base));
+        let mut request = self.line.agent().post(format!("{}{path}", self.url.base));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -102,6 +141,13 @@ impl Http {
     }
 }
 
+/// Whether a read of a body ended because nothing came in time; the body can
+/// be read on.
+pub fn is_timeout(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
 fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
@@ -123,11 +169,16 @@ fn agent(timeout: Duration, roots: Option<RootCerts>) -> Agent {
 
 /// The system's certificate authorities and these.
 fn roots(extra: Vec<Certificate<'static>>) -> RootCerts {
-    let system = rustls_native_certs::load_native_certs().certs;
-    let system = system
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned());
-    RootCerts::Specific(Arc::new(system.chain(extra).collect()))
+    // Once in a process: each of several replicas has several agents.
+    static SYSTEM: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    let system = SYSTEM.get_or_init(|| {
+        let certs = rustls_native_certs::load_native_certs().certs;
+        let owned = certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned());
+        owned.collect()
+    });
+    RootCerts::Specific(Arc::new(system.iter().cloned().chain(extra).collect()))
 }
 
 /// The certificates in a PEM file.

@@ -8,13 +8,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::grpc_web::{self, Answer, Item, Status, Stream};
-use super::http::Http;
+use super::http::{Http, Line};
 use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
 use super::{
-    Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions, Traffic, chain,
+    Followed, Follower, Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions,
+    Traffic, chain,
 };
 use crate::config::SyncUrl;
 use crate::error::{Error, Result};
+
+mod stream;
 
 const HELLO: &str = "/wal_log.ReplicationLog/Hello";
 const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
@@ -65,6 +68,11 @@ impl WalLog {
             options,
             session: None,
         })
+    }
+
+    /// Ends its network waits from another thread.
+    pub fn line(&self) -> Line {
+        self.http.line()
     }
 
     fn headers(&self) -> Vec<(&'static str, String)> {
@@ -212,10 +220,9 @@ impl WalLog {
     }
 }
 
-impl Remote for WalLog {
-    fn hello(&mut self) -> Result<Head> {
+impl WalLog {
+    fn hello_now(&mut self) -> Result<Head> {
         self.session = None;
-        self.http.set_timeout(self.options.lock().timeout);
         let answer = grpc_web::call(
             &self.http,
             HELLO,
@@ -248,6 +255,22 @@ impl Remote for WalLog {
             log_id: hello.log_id,
             frame_no: hello.current_replication_index,
         })
+    }
+}
+
+impl Remote for WalLog {
+    fn hello(&mut self) -> Result<Head> {
+        self.http.set_timeout(self.options.lock().timeout);
+        self.hello_now()
+    }
+    fn probe(&mut self, limit: Duration) -> Result<Head> {
+        self.http
+            .set_timeout(limit.min(self.options.lock().timeout));
+        self.hello_now()
+    }
+
+    fn follow(&mut self, from: &Position, follower: &mut dyn Follower) -> Result<Followed> {
+        self.follow_log(from, follower)
     }
 
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull> {

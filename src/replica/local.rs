@@ -8,6 +8,7 @@ use super::files::{Files, log_end};
 use super::position::{Identity, PositionFile, Record, path_of};
 use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 use crate::wal::format::FRAME_SIZE;
 use crate::wal::writer::LogEnd;
@@ -128,6 +129,7 @@ impl Local {
     /// Where in the primary's history the local content is, and where the log
     /// ends with it.
     pub fn locate(&mut self, timeout: Duration) -> Result<Located> {
+        let _inside = fork::inside();
         let header = self.files.header()?;
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
@@ -137,6 +139,17 @@ impl Local {
             return Ok(Located { record, end });
         }
         self.identify(timeout)
+    }
+
+    /// As `locate`, if that can be had by looking: it waits for nobody.
+    pub fn peek(&mut self) -> Result<Option<Record>> {
+        let _inside = fork::inside();
+        let Some(header) = self.files.index().header()? else {
+            return Ok(None);
+        };
+        self.store.refresh()?;
+        let stamp = self.files.stamp(false)?;
+        Ok(self.store.find(log_end(&header), &stamp).cloned())
     }
 
     /// The slow way: by the content. Due after another process has
@@ -172,6 +185,7 @@ impl Local {
         timeout: Duration,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
+        let _inside = fork::inside();
         let Located { record, end } = base;
         let applied = apply::increment(
             &self.files,
@@ -190,6 +204,7 @@ impl Local {
         timeout: Duration,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
+        let _inside = fork::inside();
         let applied = apply::replace(&self.files, &mut self.store, timeout, messages)?;
         self.note(applied)
     }
@@ -221,6 +236,7 @@ impl Local {
 
     /// Checkpoints, and records the stamp that the database file then has.
     pub fn checkpoint(&mut self, how: Checkpoint) -> Result<()> {
+        let _inside = fork::inside();
         self.store.sync()?;
         self.files.conn.checkpoint(how)?;
         let stamp = self.files.stamp(true)?;

@@ -1,14 +1,19 @@
 //! One replica: a local database and its primary.
 
 pub mod apply;
+mod backoff;
 pub mod digest;
 pub mod files;
 pub mod image;
+pub mod leader;
+mod live;
 pub mod local;
 pub mod pipeline;
 pub mod position;
 pub mod progress;
 pub mod registry;
+mod scheduler;
+mod staged;
 pub mod status;
 
 use std::sync::Arc;
@@ -23,11 +28,13 @@ use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::position::{Identity, Record};
 use self::progress::Progress;
-use self::status::{State, Status};
+use self::scheduler::Background;
+use self::status::{Facts, State, Status};
 use crate::config::Options;
 use crate::error::{Error, Result};
-use crate::ffi::api;
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
+use crate::log;
 use crate::remote::wal_log::WalLog;
 use crate::remote::{Head, Position, Reached, Remote, SharedOptions};
 
@@ -42,11 +49,14 @@ pub struct Replica {
     path: String,
     vfs: BaseVfs,
     options: SharedOptions,
-    pub status: Status,
+    pub status: Arc<Status>,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
     /// Held by whoever works on the files or talks to the primary.
     engine: Mutex<Engine>,
+    background: Background,
+    /// The process that opened it. A forked child has a copy that it must not use.
+    process: u32,
 }
 
 struct Engine {
@@ -57,13 +67,16 @@ struct Engine {
 impl Replica {
     /// `options.sync_url` is given. Nothing is opened or asked yet.
     pub fn new(vfs: BaseVfs, path: &str, options: Options) -> Result<Replica> {
-        let status = Status::new();
-        let url = options
-            .sync_url
-            .clone()
-            .ok_or_else(|| Error::Config("no sync_url".into()))?;
-        let options = Arc::new(Mutex::new(options));
-        let remote = Box::new(WalLog::new(url, options.clone(), status.traffic.clone())?);
+        Self::with(vfs, path, Arc::new(Mutex::new(options)), Arc::default())
+    }
+
+    fn with(
+        vfs: BaseVfs,
+        path: &str,
+        options: SharedOptions,
+        status: Arc<Status>,
+    ) -> Result<Replica> {
+        let remote = Box::new(Self::wal_log(&options, &status)?);
         Ok(Replica {
             path: path.to_string(),
             vfs,
@@ -74,7 +87,28 @@ impl Replica {
                 local: None,
                 remote,
             }),
+            background: Background::default(),
+            process: fork::process(),
         })
+    }
+
+    fn wal_log(options: &SharedOptions, status: &Status) -> Result<WalLog> {
+        let url = options.lock().sync_url.clone();
+        let url = url.ok_or_else(|| Error::Config("no sync_url".into()))?;
+        WalLog::new(url, options.clone(), status.traffic.clone())
+    }
+
+    /// A second of the same for a thread of its own: other handles, other
+    /// connections, the same options and counters.
+    fn twin(&self) -> Result<Replica> {
+        let (options, status) = (self.options.clone(), self.status.clone());
+        Self::with(self.vfs, &self.path, options, status)
+    }
+
+    /// Whether this process got it by forking: of the parent's threads,
+    /// sockets and file locks the child has none.
+    pub fn is_inherited(&self) -> bool {
+        self.process != fork::process()
     }
 
     pub fn path(&self) -> &str {
@@ -301,7 +335,7 @@ impl Replica {
     pub fn wait(&self, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
-        if self.status.facts().frame_no >= Some(frame_no) {
+        if self.facts().frame_no >= Some(frame_no) {
             return Ok(true);
         }
         loop {
@@ -319,6 +353,37 @@ impl Replica {
         }
     }
 
+    /// What is known of the replica, whichever process works on it.
+    pub fn facts(&self) -> Facts {
+        let frame_no = self.look();
+        let mut facts = self.status.facts();
+        facts.frame_no = frame_no.unwrap_or(facts.frame_no);
+        if !self.background.is_leading()
+            && let Some(note) = leader::noted(&self.path)
+            && (self.background.is_running() || note.last_sync() > facts.last_sync)
+        {
+            note.apply(&mut facts);
+        }
+        facts.primary_frame_no = facts.primary_frame_no.max(facts.frame_no);
+        facts
+    }
+
+    /// The frame by what stands beside the file, another process may have
+    /// written it; None if somebody is at it.
+    fn look(&self) -> Option<Option<u64>> {
+        let mut engine = self.engine.try_lock()?;
+        let record = engine.local.as_mut()?.peek().ok().flatten()?;
+        Some(record.position.frame_no)
+    }
+
+    /// Starts the background work that the options ask for.
+    pub fn start_background(&self) {
+        if let Err(e) = self.background.ensure(self) {
+            self.status.failed(&e);
+            log::error(e.code(), &format!("'{}': {e}", self.path));
+        }
+    }
+
     /// Changes an option of an open replica.
     pub fn configure(&self, name: &str, value: &str) -> Result<()> {
         if !["auth_token", "sync_interval", "live", "timeout"].contains(&name) {
@@ -330,7 +395,7 @@ impl Replica {
         options.set(name, value)?;
         options.check_available()?;
         *self.options.lock() = options;
-        Ok(())
+        self.background.adjust(self)
     }
 
     fn noted(&self, record: Option<&Record>, head: &Head, frames: u64) -> Synced {
@@ -344,7 +409,7 @@ impl Replica {
     /// A checkpoint that cannot be done now is not the sync's failure.
     fn checkpoint(&self, local: &mut Local) {
         if let Err(e) = local.checkpoint_if_due() {
-            api::log(e.code(), &format!("checkpoint of '{}': {e}", self.path));
+            log::error(e.code(), &format!("checkpoint of '{}': {e}", self.path));
         }
     }
 
@@ -355,8 +420,21 @@ impl Replica {
 
     /// Something the user must be able to find out later.
     fn loud(&self, text: &str) {
-        api::log(libsqlite3_sys::SQLITE_WARNING, text);
+        log::warn(text);
         registry::set_last_error(text);
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // Ending it would checkpoint and unlock what is the parent's, and
+            // wait for threads that are not here.
+            std::mem::forget(std::mem::take(&mut self.background));
+            std::mem::forget(self.engine.get_mut().local.take());
+        } else {
+            self.background.stop();
+        }
     }
 }
 
