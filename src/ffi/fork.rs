@@ -92,13 +92,9 @@ pub fn watch() {
 
 #[cfg(unix)]
 fn register() {
-    type Handler = Option<unsafe extern "C" fn()>;
-    unsafe extern "C" {
-        fn pthread_atfork(prepare: Handler, parent: Handler, child: Handler) -> std::ffi::c_int;
-    }
     // SAFETY: POSIX; the handlers stay mapped (the library is never unloaded),
     // never unwind, and in the child touch nothing but atomics and files.
-    unsafe { pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }
 
 #[cfg(not(unix))]

@@ -14,5 +14,6 @@ pub mod pragma;
 pub mod shim_file;
 pub mod shim_vfs;
 pub mod shm;
+pub mod thread;
 pub mod vfs;
 pub mod zeroed;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlite_loadable::ext::{sqlite3, sqlite3_context, sqlite3_value};
 use sqlite_loadable::{FunctionFlags, api, define_scalar_function, define_table_function};
 
+use self::report::Report;
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::{api as host, guard};
@@ -153,7 +154,7 @@ fn resync(args: &Args) -> Result<Value> {
 
 fn status(args: &Args) -> Result<Value> {
     let replica = args.replica(0)?;
-    Ok(Value::Text(report::json(&replica).to_string()))
+    Ok(Value::Text(Report::of(&replica).json().to_string()))
 }
 
 fn frame_no(args: &Args) -> Result<Value> {

@@ -12,7 +12,9 @@ const REFUSED: Duration = Duration::from_secs(5);
 /// In a network that swallows everything a wait for an answer may be one for
 /// ever, so most attempts are short; some are not, for one that is only slow.
 const SHORT_ATTEMPT: Duration = Duration::from_secs(1);
-const LONG_ATTEMPT_EVERY: u32 = 4;
+const LONGER_ATTEMPT: Duration = Duration::from_secs(3);
+const LONGER_EVERY: u32 = 4;
+const LONGEST_EVERY: u32 = 16;
 
 /// Doubling pauses, spread at random so that many replicas do not all ask at once.
 #[derive(Default)]
@@ -43,8 +45,10 @@ impl Backoff {
 
     /// How long the next attempt may take, given the `timeout` option.
     pub fn patience(&self, timeout: Duration) -> Duration {
-        if self.failures == 0 || self.failures.is_multiple_of(LONG_ATTEMPT_EVERY) {
+        if self.failures.is_multiple_of(LONGEST_EVERY) {
             timeout
+        } else if self.failures.is_multiple_of(LONGER_EVERY) {
+            timeout.min(LONGER_ATTEMPT)
         } else {
             timeout.min(SHORT_ATTEMPT)
         }
@@ -73,13 +77,14 @@ mod tests {
     fn attempts() {
         let (away, timeout) = (Error::Unreachable(String::new()), Duration::from_secs(10));
         let mut backoff = Backoff::default();
-        let attempts: Vec<_> = (0..6)
+        let attempts: Vec<_> = (0..18)
             .map(|_| {
                 let patience = backoff.patience(timeout);
                 backoff.failed(&away, 0);
                 patience.as_secs()
             })
             .collect();
-        assert_eq!(attempts, [10, 1, 1, 1, 10, 1]);
+        let expected = [10, 1, 1, 1, 3, 1, 1, 1, 3, 1, 1, 1, 3, 1, 1, 1, 10, 1];
+        assert_eq!(attempts, expected);
     }
 }

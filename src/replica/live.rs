@@ -19,7 +19,7 @@ use super::scheduler::{Control, Event, News};
 use super::staged::{Fit, Staged};
 use super::{Replica, frames_between};
 use crate::error::{Error, Result};
-use crate::ffi::{api, guard};
+use crate::ffi::{api, guard, thread};
 use crate::log;
 use crate::remote::wal_log::WalLog;
 use crate::remote::{Follower, Head, Position, Remote};
@@ -264,15 +264,13 @@ impl Worker {
             events: self.control.sender(),
             control: self.control.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("libreplica-live".into())
-            .spawn(move || {
-                let followed = guard::catch(|| remote.follow(&position, &mut reader))
-                    .unwrap_or_else(|panic| Err(Error::Internal(panic)));
-                // Nobody listens any more where this fails.
-                let _ = reader.tell(News::Ended(followed));
-            })
-            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        let thread = thread::spawn("libreplica-live", move || {
+            let followed = guard::catch(|| remote.follow(&position, &mut reader))
+                .unwrap_or_else(|panic| Err(Error::Internal(panic)));
+            // Nobody listens any more where this fails.
+            let _ = reader.tell(News::Ended(followed));
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
         Ok(Session {
             number,
             from,

@@ -327,7 +327,9 @@ impl Replica {
                 Some(local) => local,
                 None => local.insert(Box::new(Local::adopt(&self.vfs, &self.path)?)),
             };
-            self.take_all(local, &mut **remote, &head)
+            let synced = self.take_all(local, &mut **remote, &head)?;
+            self.background.retry();
+            Ok(synced)
         })
     }
 

@@ -15,7 +15,7 @@ use super::live::Worker;
 use super::local::Local;
 use crate::config::Options;
 use crate::error::{Error, Result};
-use crate::ffi::{api, guard};
+use crate::ffi::{api, guard, thread};
 use crate::log;
 use crate::remote::http::Line;
 use crate::remote::{Followed, Head, Position};
@@ -182,6 +182,13 @@ impl Background {
         Ok(())
     }
 
+    /// Has what runs try again now, whatever it waits for.
+    pub fn retry(&self) {
+        if let Some(running) = &*self.0.lock() {
+            running.control.order(&running.control.changed);
+        }
+    }
+
     /// Ends it: at once if it waits, else when its work on the files is done.
     pub fn stop(&self) {
         let running = self.0.lock().take();
@@ -213,18 +220,16 @@ impl Running {
         let (control, events) = Control::new();
         let worker = Worker::new(replica.twin()?, control.clone(), events);
         let theirs = control.clone();
-        let thread = std::thread::Builder::new()
-            .name("libreplica".into())
-            .spawn(move || {
-                if let Err(panic) = guard::catch(|| worker.run()) {
-                    log::error(libsqlite3_sys::SQLITE_INTERNAL, &panic);
-                }
-                let hands = std::mem::take(&mut *theirs.hands.lock());
-                drop(hands);
-                *theirs.ended.lock() = true;
-                theirs.ending.notify_all();
-            })
-            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        let thread = thread::spawn("libreplica", move || {
+            if let Err(panic) = guard::catch(|| worker.run()) {
+                log::error(libsqlite3_sys::SQLITE_INTERNAL, &panic);
+            }
+            let hands = std::mem::take(&mut *theirs.hands.lock());
+            drop(hands);
+            *theirs.ended.lock() = true;
+            theirs.ending.notify_all();
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
         Ok(Running { control, thread })
     }
 

@@ -61,6 +61,7 @@ def serve(inbox):
             elif request["op"] == "close":
                 connection.close()
                 opened.pop(request["name"], None)
+                connections.pop(request["name"], None)
                 reply(ticket)
                 return
         except sqlite3.Error as error:
