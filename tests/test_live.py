@@ -202,7 +202,9 @@ def test_closing_does_not_wait_for_the_network(host, primary, new_proxy, path):
         took = time.perf_counter() - start
         print(f"closed in {took * 1e3:.0f} ms")
         assert took < 1
+        start = time.perf_counter()
         db = host.open(path, live=1)
+        assert db.one(COUNT) == 200 and time.perf_counter() - start < 1
         time.sleep(0.2)
 
 

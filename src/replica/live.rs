@@ -231,7 +231,10 @@ impl Worker {
                 Outcome::Diverged(why) => {
                     let mut hands = hands.lock();
                     let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
-                    replica.rebootstrap(local, remote, &why)?;
+                    // Unless somebody else has taken the other history by now.
+                    if local.is_at(&base, LOCK_SLICE)? {
+                        replica.rebootstrap(local, remote, &why)?;
+                    }
                 }
             }
         }

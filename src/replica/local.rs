@@ -38,9 +38,9 @@ pub struct Local {
     pub files: Files,
     pub store: PositionFile,
     path: String,
-    /// The wal-index' transaction counter when the state was last known: as
-    /// long as it stands, nobody has written since.
-    change: u32,
+    /// The wal-index' transaction counter when the state was last known, and
+    /// the state: as long as the counter stands, nobody has written since.
+    known: Option<(u32, Record)>,
 }
 
 impl Local {
@@ -86,7 +86,7 @@ impl Local {
                 files,
                 store,
                 path: path.to_string(),
-                change: 0,
+                known: None,
             })),
             None => Found::OutOfWalMode,
         }))
@@ -100,7 +100,7 @@ impl Local {
             files,
             store,
             path: path.to_string(),
-            change: 0,
+            known: None,
         })
     }
 
@@ -135,10 +135,15 @@ impl Local {
         let stamp = self.files.stamp(false)?;
         let end = log_end(&header);
         if let Some(record) = self.store.find(end, &stamp).cloned() {
-            self.change = header.change;
+            self.known = Some((header.change, record.clone()));
             return Ok(Located { record, end });
         }
         self.identify(timeout)
+    }
+
+    /// Whether the content is still where it was found.
+    pub fn is_at(&mut self, base: &Located, timeout: Duration) -> Result<bool> {
+        Ok(self.locate(timeout)?.record.position == base.record.position)
     }
 
     /// As `locate`, if that can be had by looking: it waits for nobody.
@@ -165,7 +170,6 @@ impl Local {
                 self.path
             )));
         };
-        self.change = header.change;
         let backfilled = self.files.index().backfilled()?;
         let end = log_end(&header);
         let complete = backfilled == header.max_frame;
@@ -175,6 +179,7 @@ impl Local {
             complete,
             ..record
         })?;
+        self.known = Some((header.change, record.clone()));
         Ok(Located { record, end })
     }
 
@@ -210,8 +215,12 @@ impl Local {
     }
 
     fn note(&mut self, applied: Option<Record>) -> Result<Option<Record>> {
-        if applied.is_some() {
-            self.change = self.files.header()?.change;
+        if let Some(record) = &applied {
+            let header = self.files.header()?;
+            // Unless somebody has gone on already.
+            if log_end(&header) == record.end {
+                self.known = Some((header.change, record.clone()));
+            }
         }
         Ok(applied)
     }
@@ -242,12 +251,12 @@ impl Local {
         let stamp = self.files.stamp(true)?;
         let (_lock, header) = self.files.write_lock(Duration::from_millis(100))?;
         self.store.refresh()?;
-        // Only if nobody has written since: then the last record is the state.
-        if let Some(last) = self
-            .store
-            .last()
-            .filter(|_| header.change == self.change)
-            .cloned()
+        // Only if nobody has written since. The last record need not be the
+        // state: a process that died may have recorded what it did not commit.
+        if let Some((_, last)) = self
+            .known
+            .clone()
+            .filter(|(change, _)| header.change == *change)
         {
             let complete = self.files.index().backfilled()? == header.max_frame;
             let current = Record {
@@ -257,7 +266,8 @@ impl Local {
                 ..last.clone()
             };
             if self.files.stamp(false)? == stamp && current != last {
-                self.store.append(current)?;
+                let record = self.store.append(current)?;
+                self.known = Some((header.change, record));
             }
         }
         Ok(())
@@ -268,7 +278,7 @@ impl Drop for Local {
     fn drop(&mut self) {
         // So that the next process finds a file it knows. What fails here is
         // found out by the next locate.
-        if self.change != 0 {
+        if self.known.is_some() {
             let _ = self.checkpoint(Checkpoint::Passive);
         }
     }

@@ -270,7 +270,11 @@ impl Replica {
                     return Ok(self.noted(Some(&record), &head, frames));
                 }
                 Outcome::Applied(None) => {}
-                Outcome::Diverged(why) => return self.rebootstrap(local, &mut **remote, &why),
+                // Unless somebody else has taken the other history in the meantime.
+                Outcome::Diverged(why) if local.is_at(&base, timeout)? => {
+                    return self.rebootstrap(local, &mut **remote, &why);
+                }
+                Outcome::Diverged(_) => {}
             }
         }
         Err(Error::Busy(format!(

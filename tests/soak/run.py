@@ -113,7 +113,8 @@ class Soak:
                     ((a, b),) = db("SELECT a.n, b.n FROM a JOIN b USING(id)")
                     assert a == b, f"half a transaction is visible in {name}: {a} {b}"
                     if dice.random() < 0.02:
-                        assert db.one("PRAGMA quick_check") == "ok", name
+                        found = db.one("PRAGMA quick_check")
+                        assert found == "ok", f"{name} in process {number}: {found}"
                     status = db.status()
                     assert status["state"] in ("online", "offline")
                     self.count("reads")
@@ -224,7 +225,10 @@ class Soak:
         newest = self.primary.hello()[1]
         for number, dbs in enumerate(self.dbs):
             for name, db in dbs.items():
-                eventually(lambda: db.frame_no == newest, 30, what=f"{name} in process {number} at {newest}")
+                try:
+                    eventually(lambda: db.frame_no == newest, 30)
+                except AssertionError:
+                    raise AssertionError(f"{name} in process {number} is not at {newest}: {db.status()}") from None
                 eventually(lambda: db.status()["state"] == "online", 15, what=f"{name} online: {db.status()}")
         time.sleep(1)
         for first, most in self.resources.values():
