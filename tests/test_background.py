@@ -93,8 +93,9 @@ def test_configuration_at_run_time(host, primary, new_proxy, path):
     config("live", 1)
     primary.sql(INSERT)
     current(db, primary)
-    assert methods(proxy)[-1] in ("LogEntries", "Hello") and threads(host) > idle
-    config("timeout", 3) if "timeout" in db.status() else db("SELECT replica_config('timeout', 3)")
+    eventually(lambda: "LogEntries" in methods(proxy))
+    assert threads(host) > idle
+    db("SELECT replica_config('timeout', 3)")
     primary.sql(INSERT)
     current(db, primary)
     config("live", 0)
@@ -182,6 +183,25 @@ def test_the_others_know_that_it_is_offline(new_host, primary, path):
     primary.stop()
     status = eventually(lambda: other.status() if other.status()["state"] == "offline" else None)
     assert str(primary.port) in status["last_error"] and time.time() - status["offline_since"] < 5
+
+
+def test_who_is_to_be_more_current_works_beside_it(new_host, primary, new_proxy, path):
+    """The first process syncs seldom; another wants each commit at once, a third one soon."""
+    proxy = new_proxy(primary.url)
+    seldom = new_host().open(path, proxy.url, sync_interval=3600)
+    current(seldom, primary)
+    soon = new_host().open(path, sync_interval=0.2)
+    for _ in range(3):
+        primary.sql(INSERT)
+        assert current(soon, primary) < 2
+    live = new_host().open(path, live=1)
+    eventually(lambda: "LogEntries" in methods(proxy))
+    time.sleep(0.3)
+    for _ in range(3):
+        primary.sql(INSERT)
+        assert current(live, primary) < 0.15
+    assert seldom.frame_no == soon.frame_no == live.frame_no
+    identical(path, primary)
 
 
 # --- many ----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import SEED
 from harness.check import identical, in_words
+from harness.keys import Authority
 from harness.primary import eventually, free_port
 from harness.shell import stock
 
@@ -140,6 +141,26 @@ def test_manual_syncs_go_on_beside_it(live, primary, path):
     identical(path, primary)
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_silence_is_no_failure(secure, new_host, primary, new_proxy, tmp_path, path):
+    """Nothing comes for longer than any network wait may last: the same stream goes on."""
+    authority = Authority(tmp_path) if secure else None
+    proxy = new_proxy(primary.url, *([authority.pair] if secure else []))
+    options = {"ca_file": authority.ca} if secure else {}
+    db = new_host().open(path, proxy.url, live=1, timeout=0.4, **options)
+    online(db)
+    for _ in range(3):
+        time.sleep(1.5)
+        assert lags(db, primary, 5)[2] < 0.05
+        assert db.status()["last_error"] is None
+    assert db.status()["state"] == "online" and time.time() - db.status()["last_sync"] < 2
+    if not secure:
+        assert [request.rsplit("/", 1)[1] for request in proxy.requests].count("LogEntries") == 1
+    else:
+        assert proxy.connections <= 4
+    identical(path, primary)
+
+
 # --- away and back -------------------------------------------------------------------------------
 
 def test_cut_and_back(host, primary, new_proxy, path):
@@ -196,16 +217,17 @@ def test_closing_does_not_wait_for_the_network(host, primary, new_proxy, path):
     db = host.open(path, proxy.url, live=1)
     online(db)
     proxy.silent = True
-    for _ in range(3):
+    waits = []
+    for _ in range(5):
         start = time.perf_counter()
         db.close()
-        took = time.perf_counter() - start
-        print(f"closed in {took * 1e3:.0f} ms")
-        assert took < 1
+        waits.append(time.perf_counter() - start)
         start = time.perf_counter()
         db = host.open(path, live=1)
         assert db.one(COUNT) == 200 and time.perf_counter() - start < 1
         time.sleep(0.2)
+    print(f"closed in {', '.join(f'{wait * 1e3:.0f}' for wait in waits)} ms")
+    assert max(waits) < 1 and sorted(waits)[2] < 0.1
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
@@ -305,10 +327,12 @@ def test_a_lying_stream_changes_nothing(lie, host, history, path, new_peer):
         frames[-1].page = frames[-1].page[:100]
     streaming(peer, frames)
     db = host.open(path, live=1)
-    # The lie makes no difference to what is readable, and the next round begins with an honest pull.
-    eventually(lambda: peer.calls.count("LogEntries") >= 2, 10)
-    assert db.one("SELECT count(*) FROM t WHERE id = 9") == 0
-    assert db.one("PRAGMA integrity_check") == "ok"
+    deadline = time.monotonic() + 20
+    while peer.calls.count("LogEntries") < 2:
+        assert db.one("SELECT count(*) FROM t WHERE id = 9") == 0
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert db.frame_no == history.newest and db.one("PRAGMA integrity_check") == "ok"
     db.close()
     identical(path, history)
 

@@ -3,7 +3,8 @@
 //! process dies, however it dies; the next one that tries has it.
 //!
 //! What the working process knows of the primary stands in the file, for the
-//! others to show: they ask nobody.
+//! others to show: they ask nobody. Unless they are to be more current than it
+//! is: then they work beside it, which is more traffic and nothing worse.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -68,8 +69,9 @@ impl Candidate {
 
 impl Leader {
     /// Lets the other processes know. Not every commit: what changes seldom.
-    pub fn note(&mut self, facts: &Facts) {
+    pub fn note(&mut self, live: bool, facts: &Facts) {
         let text = json!({
+            "live": live,
             "state": facts.state.name(),
             "primary_frame_no": facts.primary_frame_no,
             "last_sync": facts.last_sync,
@@ -97,6 +99,10 @@ impl Drop for Leader {
     }
 }
 
+pub fn newer(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    if a > b { a } else { b }
+}
+
 /// What the working process last noted.
 pub struct Note(Value);
 
@@ -115,6 +121,16 @@ pub fn noted(db_path: &str) -> Option<Note> {
 impl Note {
     pub fn last_sync(&self) -> Option<f64> {
         self.0["last_sync"].as_f64()
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.0["live"] == true
+    }
+
+    /// When the primary was last known to be there, or not to be.
+    pub fn newest(&self) -> Option<f64> {
+        let offline_since = self.0["offline_since"].as_f64();
+        newer(self.last_sync(), offline_since)
     }
 
     pub fn apply(&self, facts: &mut Facts) {

@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::leader::Candidate;
+use super::leader::{self, Candidate};
 use super::local::{Found, Local};
 use super::pipeline::{self, Outcome};
 use super::scheduler::{Control, Event, News};
 use super::staged::{Fit, Staged};
-use super::{Replica, frames_between};
+use super::{Replica, frames_between, status};
 use crate::error::{Error, Result};
 use crate::ffi::{api, guard, thread};
 use crate::log;
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// Works until it is told to stop.
-    pub fn run(mut self) {
+    pub fn run(&mut self) {
         while !self.control.stopped() {
             let result = self.lead().and_then(|()| self.round());
             let Err(error) = result else {
@@ -94,6 +94,15 @@ impl Worker {
             self.failed(&error);
             let _ = self.pause(pause);
         }
+    }
+
+    /// A bug, to be seen in the status; the work goes on after a while.
+    pub fn panicked(&mut self, panic: String) {
+        self.remote = None;
+        let error = Error::Internal(panic);
+        let pause = self.backoff.failed(&error, 128).max(STANDBY);
+        self.failed(&error);
+        let _ = self.pause(pause);
     }
 
     fn path(&self) -> &str {
@@ -115,6 +124,9 @@ impl Worker {
                     self.control.leading.store(true, SeqCst);
                 }
                 Err(again) => {
+                    if self.must_work_beside() {
+                        return Ok(());
+                    }
                     candidate = Some(again);
                     if self.pause(STANDBY).is_err() {
                         // A standby has nothing to do differently.
@@ -127,6 +139,24 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Whether the process that works is less current than this one is to be.
+    fn must_work_beside(&self) -> bool {
+        let options = self.replica.options();
+        let Some(note) = leader::noted(self.path()) else {
+            return false;
+        };
+        if options.live {
+            return !note.is_live();
+        }
+        // Some more than its own interval: two of the same take no turns.
+        let patience = options.sync_interval.mul_f64(1.5) + STANDBY;
+        let age = |at| status::unix_now() - at;
+        !note.is_live()
+            && note
+                .last_sync()
+                .is_none_or(|at| age(at) > patience.as_secs_f64())
     }
 
     /// With the options as they are now.
@@ -443,7 +473,8 @@ impl Worker {
     /// Lets the other processes know how things are.
     fn note(&self) {
         if let Some(leader) = &mut self.control.hands.lock().leader {
-            leader.note(&self.replica.status.facts());
+            let live = self.replica.options().live;
+            leader.note(live, &self.replica.status.facts());
         }
     }
 

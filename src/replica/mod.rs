@@ -366,7 +366,7 @@ impl Replica {
         facts.frame_no = frame_no.unwrap_or(facts.frame_no);
         if !self.background.is_leading()
             && let Some(note) = leader::noted(&self.path)
-            && (self.background.is_running() || note.last_sync() > facts.last_sync)
+            && note.newest() > leader::newer(facts.last_sync, facts.offline_since)
         {
             note.apply(&mut facts);
         }

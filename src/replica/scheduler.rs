@@ -197,10 +197,6 @@ impl Background {
         }
     }
 
-    pub fn is_running(&self) -> bool {
-        self.0.lock().is_some()
-    }
-
     /// Whether it is this process that works, and no other.
     pub fn is_leading(&self) -> bool {
         let running = self.0.lock();
@@ -218,11 +214,14 @@ impl Running {
             ));
         }
         let (control, events) = Control::new();
-        let worker = Worker::new(replica.twin()?, control.clone(), events);
+        let mut worker = Worker::new(replica.twin()?, control.clone(), events);
         let theirs = control.clone();
         let thread = thread::spawn("libreplica", move || {
-            if let Err(panic) = guard::catch(|| worker.run()) {
+            while let Err(panic) = guard::catch(|| worker.run()) {
                 log::error(libsqlite3_sys::SQLITE_INTERNAL, &panic);
+                // Nothing that it left half done is used again.
+                theirs.hands.lock().local = None;
+                worker.panicked(panic);
             }
             let hands = std::mem::take(&mut *theirs.hands.lock());
             drop(hands);

@@ -113,7 +113,8 @@ impl Status {
     }
 }
 
-fn unix_now() -> f64 {
+/// Seconds since 1970.
+pub fn unix_now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |d| d.as_secs_f64())
