@@ -241,12 +241,6 @@ impl Options {
         if self.encryption_key.is_some() {
             return missing("encryption_key: encryption at rest");
         }
-        if !self.sync_interval.is_zero() {
-            return missing("sync_interval: background sync");
-        }
-        if self.live {
-            return missing("live: the live stream");
-        }
         if self.write_path == WritePath::Rows {
             return missing("write_path: shipping rows");
         }

@@ -52,6 +52,9 @@ pub enum Error {
         path: String,
         code: c_int,
     },
+    /// What went on was told to end: a close, another configuration.
+    #[error("interrupted")]
+    Interrupted,
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -79,6 +82,7 @@ impl Error {
             Error::Unknown(_) => sql::SQLITE_IOERR,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
             Error::Io { code, .. } => *code,
+            Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::Internal(_) => sql::SQLITE_INTERNAL,
         }
     }

@@ -3,13 +3,14 @@
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
 //! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `wal`, the log's formats; `config`, `error`, `ffi`.
+//! `wal`, the log's formats; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
 mod config;
 mod error;
 mod ffi;
 mod functions;
+mod log;
 mod remote;
 mod replica;
 mod vfs;
@@ -69,7 +70,7 @@ unsafe extern "C" fn on_connect(
             return sql::SQLITE_OK;
         }
         if let Err(e) = functions::define(db) {
-            api::log(sql::SQLITE_ERROR, &e.result_error_message());
+            log::error(sql::SQLITE_ERROR, &e.result_error_message());
         }
         if vfs::is_replica(db, "main") {
             // As at the primary, and long enough for a sync that is under way.

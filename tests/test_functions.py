@@ -7,7 +7,8 @@ from harness.check import in_words, open_refused, refused
 from harness.host import SqlError
 
 STATUS = ["path", "sync_url", "write_path", "frame_no", "primary_frame_no", "state", "last_sync", "last_error",
-          "encrypted", "sync_interval", "live", "frames_applied", "commits_shipped", "bytes_received", "bytes_sent"]
+          "encrypted", "sync_interval", "live", "frames_applied", "commits_shipped", "bytes_received", "bytes_sent",
+          "offline_since"]
 CALLS = ["replica_sync()", "replica_status()", "replica_frame_no()", "replica_wait(0, 0)", "replica_config('timeout', 5)",
          "replica_resync()", "replica_last_error()", "replica_open('x.db', '{}')", "replica_version()"]
 

@@ -1,10 +1,13 @@
 """Several processes and connections on one replica file."""
 import os
 import threading
+import time
 
 import pytest
 from harness.check import identical
 from harness.host import replica_uri
+from harness.primary import eventually
+from harness.shell import stock
 
 
 def together(*actions):
@@ -64,6 +67,29 @@ def test_bootstrapping_at_the_same_time(new_host, primary, path):
         identical(target, primary)
         for host in hosts:
             assert host.close() == 0
+
+
+def test_a_slow_pull_onto_a_log_that_was_emptied(new_host, history, path, new_peer):
+    """An empty log is no proof that nobody has written: another process has pulled more, and checkpointed it."""
+    peer, slept = new_peer(history), []
+    slow, fast = (new_host().open(path, peer.url) for _ in range(2))
+    history.commit("UPDATE t SET v = 'old' WHERE id = 1")
+
+    def hook(method, reply):
+        if method == "BatchLogEntries" and not slept:
+            slept.append(True)
+            time.sleep(1.5)
+
+    peer.hook = hook
+    answer = slow.start("SELECT replica_sync()")
+    eventually(lambda: slept)
+    history.commit("UPDATE t SET v = 'new' WHERE id = 1")
+    fast.sync()
+    stock(path, "PRAGMA wal_checkpoint(TRUNCATE);")
+    answer.result(20)
+    assert (slow.frame_no, fast.frame_no) == (history.newest, history.newest)
+    assert fast.one("SELECT v FROM t WHERE id = 1") == "new"
+    identical(path, history)
 
 
 def test_fork(host, primary, path):

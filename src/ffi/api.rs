@@ -40,6 +40,12 @@ pub fn log(code: c_int, message: &str) {
     unsafe { sql::sqlite3_log(code, c"%s".as_ptr(), text.as_ptr()) }
 }
 
+/// Whether this SQLite may be used from several threads.
+pub fn is_threadsafe() -> bool {
+    // SAFETY: no arguments, no state.
+    unsafe { sql::sqlite3_threadsafe() != 0 }
+}
+
 /// Random bytes from SQLite's generator, as its own salts are.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];

@@ -1,7 +1,5 @@
 //! `replica_databases`: a row for each open replica of this process.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 use sqlite_loadable::ext::{
     sqlite3, sqlite3_context, sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
@@ -9,9 +7,9 @@ use sqlite_loadable::ext::{
 use sqlite_loadable::table::{BestIndexError, IndexInfo, VTab, VTabArguments, VTabCursor};
 use sqlite_loadable::{Result, api};
 
-use super::report;
+use super::report::{FIELDS, Report};
 use crate::ffi::zeroed;
-use crate::replica::{Replica, registry};
+use crate::replica::registry;
 
 #[repr(C)]
 pub struct Databases {
@@ -24,10 +22,7 @@ impl<'vtab> VTab<'vtab> for Databases {
     type Cursor = Rows;
 
     fn connect(_: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
-        let sql = format!(
-            "CREATE TABLE replica_databases({})",
-            report::FIELDS.join(", ")
-        );
+        let sql = format!("CREATE TABLE replica_databases({})", FIELDS.join(", "));
         Ok((
             sql,
             Databases {
@@ -45,7 +40,7 @@ impl<'vtab> VTab<'vtab> for Databases {
     fn open(&'vtab mut self) -> Result<Rows> {
         Ok(Rows {
             base: zeroed::cursor(),
-            replicas: Vec::new(),
+            reports: Vec::new(),
             at: 0,
         })
     }
@@ -54,13 +49,13 @@ impl<'vtab> VTab<'vtab> for Databases {
 #[repr(C)]
 pub struct Rows {
     base: sqlite3_vtab_cursor,
-    replicas: Vec<Arc<Replica>>,
+    reports: Vec<Report>,
     at: usize,
 }
 
 impl VTabCursor for Rows {
     fn filter(&mut self, _: i32, _: Option<&str>, _: &[*mut sqlite3_value]) -> Result<()> {
-        self.replicas = registry::all();
+        self.reports = registry::all().iter().map(|r| Report::of(r)).collect();
         self.at = 0;
         Ok(())
     }
@@ -71,18 +66,16 @@ impl VTabCursor for Rows {
     }
 
     fn eof(&self) -> bool {
-        self.at >= self.replicas.len()
+        self.at >= self.reports.len()
     }
 
     fn column(&self, context: *mut sqlite3_context, column: i32) -> Result<()> {
-        let name = usize::try_from(column)
-            .ok()
-            .and_then(|i| report::FIELDS.get(i));
-        let (Some(replica), Some(name)) = (self.replicas.get(self.at), name) else {
+        let name = usize::try_from(column).ok().and_then(|i| FIELDS.get(i));
+        let (Some(report), Some(name)) = (self.reports.get(self.at), name) else {
             api::result_null(context);
             return Ok(());
         };
-        match report::field(replica, name) {
+        match report.field(name) {
             Value::String(text) => api::result_text(context, text)?,
             Value::Number(n) => match n.as_i64() {
                 Some(n) => api::result_int64(context, n),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlite_loadable::ext::{sqlite3, sqlite3_context, sqlite3_value};
 use sqlite_loadable::{FunctionFlags, api, define_scalar_function, define_table_function};
 
+use self::report::Report;
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::{api as host, guard};
@@ -154,6 +155,11 @@ impl Args<'_> {
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
         let found = registry::find(&path).filter(|found| !found.is_frozen().unwrap_or(false));
         found.ok_or_else(|| {
+            if vfs::is_replica(self.db, &schema) {
+                return Error::Config(format!(
+                    "'{path}' was opened before this process forked; open it anew"
+                ));
+            }
             let file = if path.is_empty() { "a temporary database".to_string() } else { format!("'{path}'") };
             Error::Config(format!(
                 "schema '{schema}' ({file}) is not a replica; open it with vfs=replica and a sync_url"
@@ -198,11 +204,11 @@ fn execute(args: &Args) -> Result<Value> {
 
 fn status(args: &Args) -> Result<Value> {
     let replica = args.replica(0)?;
-    Ok(Value::Text(report::json(&replica).to_string()))
+    Ok(Value::Text(Report::of(&replica).json().to_string()))
 }
 
 fn frame_no(args: &Args) -> Result<Value> {
-    let frame_no = args.replica(0)?.status.facts().frame_no;
+    let frame_no = args.replica(0)?.facts().frame_no;
     Ok(frame_no.map_or(Value::Null, |n| Value::Integer(n as i64)))
 }
 

@@ -1,12 +1,12 @@
 //! gRPC-web over HTTP/1.1: a request of one message, an answer of length-
 //! prefixed messages and a trailer (github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md).
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use prost::Message;
 use ureq::{Body, BodyReader, http};
 
-use super::http::{Http, excerpt, header};
+use super::http::{Http, excerpt, header, is_timeout};
 use crate::error::{Error, Result};
 
 const CONTENT_TYPE: &str = "application/grpc-web+proto";
@@ -137,6 +137,16 @@ fn parse_status(code: &str, message: &str) -> Result<Option<Status>> {
 }
 
 impl Stream<'_> {
+    /// Waits for the next message to begin; false if nothing has come for as
+    /// long as one network wait may last.
+    pub fn wait(&mut self) -> Result<bool> {
+        match self.body.fill_buf() {
+            Ok(_) => Ok(true),
+            Err(e) if is_timeout(&e) => Ok(false),
+            Err(e) => Err(self.http.explain_io(&e)),
+        }
+    }
+
     /// The next message, or the end. The message before has been read whole.
     pub fn next(&mut self) -> Result<Item> {
         debug_assert_eq!(self.left, 0);

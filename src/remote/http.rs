@@ -1,8 +1,8 @@
 //! HTTP to the primary: one agent, its limits, its trust, and every failure in words.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -19,9 +19,10 @@ use crate::config::SyncUrl;
 use crate::error::{Error, Result};
 
 pub struct Http {
-    /// Made anew when the `timeout` option changes.
-    agent: Mutex<(Duration, Agent)>,
+    line: Line,
     options: SharedOptions,
+    /// No wait is longer, whatever the options say.
+    limit: Mutex<Duration>,
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
@@ -41,6 +42,43 @@ struct Confirmed {
 /// No Hello counts for longer than this.
 const CONFIRMED: Duration = Duration::from_secs(60);
 
+/// The connections of an [`Http`], for another thread to cut.
+#[derive(Clone)]
+pub struct Line(Arc<Mutex<Connections>>);
+
+struct Connections {
+    /// Made anew when the `timeout` option changes.
+    agent: Agent,
+    timeout: Duration,
+    cut: bool,
+}
+
+impl Line {
+    fn new(timeout: Duration, agent: Agent) -> Line {
+        Line(Arc::new(Mutex::new(Connections {
+            agent,
+            timeout,
+            cut: false,
+        })))
+    }
+
+    fn agent(&self, timeout: Duration, make: impl FnOnce() -> Agent) -> Agent {
+        let mut connections = self.0.lock();
+        if connections.timeout != timeout && !connections.cut {
+            (connections.agent, connections.timeout) = (make(), timeout);
+        }
+        connections.agent.clone()
+    }
+
+    /// Ends every wait at once, and for ever: each later request fails. Only
+    /// name resolution and a connect that is under way still take their time.
+    pub fn cut(&self) {
+        let mut connections = self.0.lock();
+        connections.cut = true;
+        connections.agent.clone().shutdown();
+    }
+}
+
 impl Http {
     pub fn new(url: SyncUrl, options: SharedOptions, traffic: Arc<Traffic>) -> Result<Http> {
         let (timeout, ca_file) = {
@@ -55,8 +93,9 @@ impl Http {
             .then(|| roots(extra.unwrap_or_default()));
         let connects = Connects::default();
         Ok(Http {
-            agent: Mutex::new((timeout, agent(timeout, roots.clone(), connects.clone()))),
+            line: Line::new(timeout, agent(timeout, roots.clone(), connects.clone())),
             options,
+            limit: Mutex::new(Duration::MAX),
             url,
             roots,
             traffic,
@@ -66,15 +105,16 @@ impl Http {
         })
     }
 
+    pub fn limit_waits(&self, limit: Duration) {
+        *self.limit.lock() = limit;
+    }
+
     /// An agent with the time limit that holds now.
     fn agent(&self) -> Agent {
-        let timeout = self.options.lock().timeout;
-        let mut current = self.agent.lock();
-        if current.0 != timeout {
-            let connects = self.connects.clone();
-            *current = (timeout, agent(timeout, self.roots.clone(), connects));
-        }
-        current.1.clone()
+        let timeout = self.options.lock().timeout.min(*self.limit.lock());
+        self.line.agent(timeout, || {
+            agent(timeout, self.roots.clone(), self.connects.clone())
+        })
     }
 
     /// A Hello has just told the log's identity.
@@ -121,6 +161,10 @@ impl Http {
             headers.push(("x-authorization", bearer));
         }
         headers
+    }
+
+    pub fn line(&self) -> Line {
+        self.line.clone()
     }
 
     pub fn url(&self) -> &SyncUrl {
@@ -196,6 +240,13 @@ impl Http {
     }
 }
 
+/// Whether a read of a body ended because nothing came in time; the body can
+/// be read on.
+pub fn is_timeout(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
 /// A request that got no answer.
 pub struct NoAnswer {
     pub error: Error,
@@ -252,11 +303,16 @@ fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Age
 
 /// The system's certificate authorities and these.
 fn roots(extra: Vec<Certificate<'static>>) -> RootCerts {
-    let system = rustls_native_certs::load_native_certs().certs;
-    let system = system
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned());
-    RootCerts::Specific(Arc::new(system.chain(extra).collect()))
+    // Once in a process: each of several replicas has several agents.
+    static SYSTEM: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
+    let system = SYSTEM.get_or_init(|| {
+        let certs = rustls_native_certs::load_native_certs().certs;
+        let owned = certs
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned());
+        owned.collect()
+    });
+    RootCerts::Specific(Arc::new(system.iter().cloned().chain(extra).collect()))
 }
 
 /// The certificates in a PEM file.

@@ -11,6 +11,7 @@ pub mod wal_log;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -90,8 +91,34 @@ pub struct Reached {
 pub trait Remote: Send {
     /// Which history the primary has now, and how far it is.
     fn hello(&mut self) -> Result<Head>;
+    /// The same, for a primary that may be away: each wait at most `limit`.
+    fn probe(&mut self, limit: Duration) -> Result<Head>;
     /// Sends every change after `from` up to `to`, which a hello just gave, into the sink.
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull>;
+    /// Hands every change after `from` on as it happens, without end.
+    fn follow(&mut self, from: &Position, follower: &mut dyn Follower) -> Result<Followed>;
+}
+
+/// Takes the primary's log as it grows. An error of any of these ends the
+/// stream and is its result.
+pub trait Follower {
+    /// The stream is open; the primary was at `head` just before.
+    fn opened(&mut self, head: &Head) -> Result<()>;
+    /// The page of a frame, in the order of the log.
+    fn page(&mut self, frame_no: u64, checksum: u64, pgno: u32, page: &Page) -> Result<()>;
+    /// The pages so far lead to this commit, at this database size.
+    fn commit(&mut self, position: Position, page_count: u32) -> Result<()>;
+    /// Nothing has come for as long as a network wait may last.
+    fn silent(&mut self) -> Result<()>;
+}
+
+/// How a stream ended that did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// The primary ended it.
+    Ended,
+    /// The position is not in the primary's log (any more); a pull knows what to do.
+    SyncFirst,
 }
 
 /// The longest text, blob or row of a libSQL primary, in bytes

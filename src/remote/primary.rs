@@ -17,7 +17,7 @@ use super::pages::{Steps, blob, integer, stamped};
 use super::wal_log::WalLog;
 use super::{Head, PageSink, Position, Pull, Remote};
 use crate::error::{Error, Result};
-use crate::ffi::api;
+use crate::ffi::{api, thread};
 use crate::wal::{PAGE_SIZE, Page};
 
 /// Pages of one request.
@@ -120,18 +120,16 @@ impl Primary {
     pub fn lock(&self, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
         let (sender, receiver) = channel();
         let http = self.http.clone();
-        std::thread::Builder::new()
-            .name("libreplica-lock".into())
-            .spawn(move || {
-                let begun = begin(&http);
-                // Nobody waits any more: the lock goes back at once.
-                if let Err(unwanted) = sender.send(begun)
-                    && let Ok(lease) = unwanted.0
-                {
-                    lease.release(&http);
-                }
-            })
-            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        thread::spawn("libreplica-lock", move || {
+            let begun = begin(&http);
+            // Nobody waits any more: the lock goes back at once.
+            if let Err(unwanted) = sender.send(begun)
+                && let Ok(lease) = unwanted.0
+            {
+                lease.release(&http);
+            }
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
         if self.http.confirmed().is_none() {
             // At the same time, on another connection.
             self.hello()?;
@@ -172,11 +170,8 @@ impl Primary {
     /// Gives a lock back, without waiting for the primary's answer.
     pub fn give_back(&self, lease: Lease) {
         let http = self.http.clone();
-        let work = move || lease.release(&http);
         // Without a thread the primary ends the stream by itself, after 10 s.
-        let _ = std::thread::Builder::new()
-            .name("libreplica-unlock".into())
-            .spawn(work);
+        let _ = thread::spawn("libreplica-unlock", move || lease.release(&http));
     }
 
     /// Gives an empty primary its first pages, so that it is one like any other.
@@ -592,9 +587,9 @@ impl<'a> Program<'a> {
 
     fn drop_stream(&mut self) {
         let (http, mut stream) = (self.http.clone(), std::mem::take(&mut self.stream));
-        let _ = std::thread::Builder::new()
-            .name("libreplica-unlock".into())
-            .spawn(move || pipeline(&http, &mut stream, vec![close()]).map(|_| ()));
+        let _ = thread::spawn("libreplica-unlock", move || {
+            let _ = pipeline(&http, &mut stream, vec![close()]);
+        });
     }
 }
 

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::grpc_web::{self, Answer, Item, Status, Stream};
-use super::http::Http;
+use super::http::{Http, Line};
 use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
-use super::{Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions, chain};
+use super::{
+    Followed, Follower, Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions,
+    chain,
+};
 use crate::error::{Error, Result};
+
+mod stream;
 
 const HELLO: &str = "/wal_log.ReplicationLog/Hello";
 const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
@@ -51,6 +56,11 @@ impl WalLog {
             options,
             session: None,
         }
+    }
+
+    /// Ends its network waits from another thread.
+    pub fn line(&self) -> Line {
+        self.http.line()
     }
 
     fn headers(&self) -> Vec<(&'static str, String)> {
@@ -191,8 +201,8 @@ impl WalLog {
     }
 }
 
-impl Remote for WalLog {
-    fn hello(&mut self) -> Result<Head> {
+impl WalLog {
+    fn hello_now(&mut self) -> Result<Head> {
         self.session = None;
         let asked = Instant::now();
         let answer = grpc_web::call(
@@ -228,6 +238,22 @@ impl Remote for WalLog {
             log_id: hello.log_id,
             frame_no: hello.current_replication_index,
         })
+    }
+}
+
+impl Remote for WalLog {
+    fn hello(&mut self) -> Result<Head> {
+        self.http.limit_waits(Duration::MAX);
+        self.hello_now()
+    }
+
+    fn probe(&mut self, limit: Duration) -> Result<Head> {
+        self.http.limit_waits(limit);
+        self.hello_now()
+    }
+
+    fn follow(&mut self, from: &Position, follower: &mut dyn Follower) -> Result<Followed> {
+        self.follow_log(from, follower)
     }
 
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull> {

@@ -5,7 +5,7 @@ use libsqlite3_sys as sql;
 
 use super::files::{Files, Hold, WriteLock, log_end};
 use super::image::{Changes, check_page1};
-use super::position::{PositionFile, Record, path_of};
+use super::position::{PositionFile, Record, Stamp, path_of};
 use crate::error::Result;
 use crate::ffi::api;
 use crate::ffi::file::{FileKind, OsFile};
@@ -158,24 +158,36 @@ fn restart_if_done(files: &Files, header: &mut Header) -> Result<()> {
     Ok(())
 }
 
-/// Applies pages on top of the state that `base` records, the log ending at
-/// `end`. None if it ends elsewhere by now (another process was faster), or if
-/// nothing was finished.
+/// The state a database was found in.
+pub struct Located {
+    pub record: Record,
+    /// Where the log ends.
+    pub end: Option<LogEnd>,
+    /// Of the database file.
+    pub stamp: Stamp,
+}
+
+/// Applies pages on top of the state that was found. None if it is another by
+/// now (another process was faster), or if nothing was finished.
 pub fn increment(
     files: &Files,
     store: &mut PositionFile,
-    base: &Record,
-    end: Option<LogEnd>,
+    base: &Located,
     hold: Hold,
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
     let (lock, header) = files.write_lock(hold)?;
-    if log_end(&header) != end {
+    if log_end(&header) != base.end {
+        return Ok(None);
+    }
+    // One empty log is like another: what was written, checkpointed and cut
+    // off in between shows in the database file alone.
+    if base.end.is_none() && base.stamp != files.stamp(false)? {
         return Ok(None);
     }
     let mut transaction = LogTransaction::begin(files, lock, header)?;
     run(&mut transaction, messages, LogTransaction::put_all)?
-        .map(|reached| transaction.commit(store, Some(base), reached))
+        .map(|reached| transaction.commit(store, Some(&base.record), reached))
         .transpose()
 }
 
@@ -276,7 +288,7 @@ impl NewFile {
             page_count,
             digest: self.changes.digest(page_count),
             end: None,
-            stamp: Some(super::position::Stamp::settled(&self.path)?),
+            stamp: Some(Stamp::settled(&self.path)?),
             complete: true,
         })?;
         self.store.sync()?;

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::apply::{self, Message, NewFile};
+use super::apply::{self, Located, Message, NewFile};
 use super::files::{Files, Hold, log_end};
 use super::position::{Identity, PositionFile, Record, Stamp, path_of};
 use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 use crate::wal::format::{FRAME_SIZE, Salt};
 use crate::wal::index::Header;
@@ -26,12 +27,6 @@ pub enum Found {
     /// file put in its place. It can be read; only `adopt` writes to it.
     OutOfWalMode,
     Replica(Box<Local>),
-}
-
-/// The state a database was found in.
-pub struct Located {
-    pub record: Record,
-    pub end: Option<LogEnd>,
 }
 
 pub struct Local {
@@ -139,6 +134,7 @@ impl Local {
     /// Where in the primary's history the local content is, and where the log
     /// ends with it.
     pub fn locate(&mut self, hold: Hold) -> Result<Located> {
+        let _inside = fork::inside();
         let header = self.files.header()?;
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
@@ -146,7 +142,7 @@ impl Local {
         match self.known(&header, end, &stamp) {
             Some(record) => {
                 self.seen = Some((header, record.clone()));
-                Ok(Located { record, end })
+                Ok(Located { record, end, stamp })
             }
             None => self.identify(hold),
         }
@@ -168,6 +164,22 @@ impl Local {
             }
         }
         self.store.find(end, stamp).cloned()
+    }
+
+    /// Whether the content is still where it was found.
+    pub fn is_at(&mut self, base: &Located, hold: Hold) -> Result<bool> {
+        Ok(self.locate(hold)?.record.position == base.record.position)
+    }
+
+    /// As `locate`, if that can be had by looking: it waits for nobody.
+    pub fn peek(&mut self) -> Result<Option<Record>> {
+        let _inside = fork::inside();
+        let Some(header) = self.files.index().header()? else {
+            return Ok(None);
+        };
+        self.store.refresh()?;
+        let stamp = self.files.stamp(false)?;
+        Ok(self.known(&header, log_end(&header), &stamp))
     }
 
     /// The slow way: by the content. Due after another process has
@@ -193,7 +205,7 @@ impl Local {
             ..record
         })?;
         self.seen = Some((header, record.clone()));
-        Ok(Located { record, end })
+        Ok(Located { record, end, stamp })
     }
 
     /// Applies what was pulled since `base`; None if the state is another by now.
@@ -203,8 +215,9 @@ impl Local {
         hold: Hold,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
-        let Located { record, end } = base;
-        apply::increment(&self.files, &mut self.store, record, *end, hold, messages)
+        let _inside = fork::inside();
+        let applied = apply::increment(&self.files, &mut self.store, base, hold, messages)?;
+        self.note(applied)
     }
 
     /// Replaces the content by what was pulled.
@@ -213,7 +226,20 @@ impl Local {
         timeout: Duration,
         messages: &mut dyn Iterator<Item = Message>,
     ) -> Result<Option<Record>> {
-        apply::replace(&self.files, &mut self.store, Hold::Take(timeout), messages)
+        let _inside = fork::inside();
+        let applied = apply::replace(&self.files, &mut self.store, Hold::Take(timeout), messages)?;
+        self.note(applied)
+    }
+
+    fn note(&mut self, applied: Option<Record>) -> Result<Option<Record>> {
+        if let Some(record) = &applied {
+            let header = self.files.header()?;
+            // Unless somebody has gone on already.
+            if log_end(&header) == record.end {
+                self.seen = Some((header, record.clone()));
+            }
+        }
+        Ok(applied)
     }
 
     /// Checkpoints when the log has grown; waits for nobody, and is no reason
@@ -236,6 +262,7 @@ impl Local {
 
     /// Checkpoints, and records the stamp that the database file then has.
     pub fn checkpoint(&mut self, how: Checkpoint) -> Result<()> {
+        let _inside = fork::inside();
         self.store.sync()?;
         self.files.conn.checkpoint(how)?;
         let stamp = self.files.stamp(true)?;

@@ -1,14 +1,19 @@
 //! One replica: a local database and its primary.
 
 pub mod apply;
+mod backoff;
 pub mod digest;
 pub mod files;
 pub mod image;
+pub mod leader;
+mod live;
 pub mod local;
 pub mod pipeline;
 pub mod position;
 pub mod progress;
 pub mod registry;
+mod scheduler;
+mod staged;
 pub mod status;
 pub mod transaction;
 pub mod writer;
@@ -26,12 +31,14 @@ use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::position::{Identity, Record};
 use self::progress::Progress;
-use self::status::{State, Status};
+use self::scheduler::Background;
+use self::status::{Facts, State, Status};
 use self::writer::Writer;
 use crate::config::Options;
 use crate::error::{Error, Result};
-use crate::ffi::api;
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
+use crate::log;
 use crate::remote::http::Http;
 use crate::remote::primary::Primary;
 use crate::remote::wal_log::WalLog;
@@ -48,7 +55,7 @@ pub struct Replica {
     path: String,
     vfs: BaseVfs,
     options: SharedOptions,
-    pub status: Status,
+    pub status: Arc<Status>,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
     frozen: AtomicBool,
@@ -56,6 +63,9 @@ pub struct Replica {
     engine: Mutex<Engine>,
     /// Used only on behalf of a connection that holds WAL_WRITE_LOCK.
     writer: Arc<Mutex<Writer>>,
+    background: Background,
+    /// The process that opened it. A forked child has a copy that it must not use.
+    process: u32,
 }
 
 struct Engine {
@@ -66,13 +76,16 @@ struct Engine {
 impl Replica {
     /// `options.sync_url` is given. Nothing is opened or asked yet.
     pub fn new(vfs: BaseVfs, path: &str, options: Options) -> Result<Replica> {
-        let status = Status::new();
-        let url = options
-            .sync_url
-            .clone()
-            .ok_or_else(|| Error::Config("no sync_url".into()))?;
-        let options = Arc::new(Mutex::new(options));
-        let http = Arc::new(Http::new(url, options.clone(), status.traffic.clone())?);
+        Self::with(vfs, path, Arc::new(Mutex::new(options)), Arc::default())
+    }
+
+    fn with(
+        vfs: BaseVfs,
+        path: &str,
+        options: SharedOptions,
+        status: Arc<Status>,
+    ) -> Result<Replica> {
+        let http = Arc::new(Self::http(&options, &status)?);
         let remote = Box::new(WalLog::new(http.clone(), options.clone()));
         let primary = Primary::new(http.clone(), WalLog::new(http, options.clone()));
         Ok(Replica {
@@ -87,7 +100,34 @@ impl Replica {
                 remote,
             }),
             writer: Arc::new(Mutex::new(Writer::new(Arc::new(primary)))),
+            background: Background::default(),
+            process: fork::process(),
         })
+    }
+
+    fn http(options: &SharedOptions, status: &Status) -> Result<Http> {
+        let url = options.lock().sync_url.clone();
+        let url = url.ok_or_else(|| Error::Config("no sync_url".into()))?;
+        Http::new(url, options.clone(), status.traffic.clone())
+    }
+
+    /// A client of its own, with its own connections.
+    fn wal_log(options: &SharedOptions, status: &Status) -> Result<WalLog> {
+        let http = Arc::new(Self::http(options, status)?);
+        Ok(WalLog::new(http, options.clone()))
+    }
+
+    /// A second of the same for a thread of its own: other handles, other
+    /// connections, the same options and counters.
+    fn twin(&self) -> Result<Replica> {
+        let (options, status) = (self.options.clone(), self.status.clone());
+        Self::with(self.vfs, &self.path, options, status)
+    }
+
+    /// Whether this process got it by forking: of the parent's threads,
+    /// sockets and file locks the child has none.
+    pub fn is_inherited(&self) -> bool {
+        self.process != fork::process()
     }
 
     pub fn path(&self) -> &str {
@@ -255,7 +295,11 @@ impl Replica {
                     return Ok(self.noted(Some(&record), &head, frames));
                 }
                 Outcome::Applied(None) => {}
-                Outcome::Diverged(why) => return self.rebootstrap(local, &mut **remote, &why),
+                // Unless somebody else has taken the other history in the meantime.
+                Outcome::Diverged(why) if local.is_at(&base, Hold::Take(timeout))? => {
+                    return self.rebootstrap(local, &mut **remote, &why);
+                }
+                Outcome::Diverged(_) => {}
             }
         }
         Err(Error::Busy(format!(
@@ -312,7 +356,9 @@ impl Replica {
                 Some(local) => local,
                 None => local.insert(Box::new(Local::adopt(&self.vfs, &self.path)?)),
             };
-            self.take_all(local, &mut **remote, &head)
+            let synced = self.take_all(local, &mut **remote, &head)?;
+            self.background.retry();
+            Ok(synced)
         })
     }
 
@@ -320,7 +366,7 @@ impl Replica {
     pub fn wait(&self, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
-        if self.status.facts().frame_no >= Some(frame_no) {
+        if self.facts().frame_no >= Some(frame_no) {
             return Ok(true);
         }
         loop {
@@ -338,6 +384,37 @@ impl Replica {
         }
     }
 
+    /// What is known of the replica, whichever process works on it.
+    pub fn facts(&self) -> Facts {
+        let frame_no = self.look();
+        let mut facts = self.status.facts();
+        facts.frame_no = frame_no.unwrap_or(facts.frame_no);
+        if !self.background.is_leading()
+            && let Some(note) = leader::noted(&self.path)
+            && note.newest() > leader::newer(facts.last_sync, facts.offline_since)
+        {
+            note.apply(&mut facts);
+        }
+        facts.primary_frame_no = facts.primary_frame_no.max(facts.frame_no);
+        facts
+    }
+
+    /// The frame by what stands beside the file, another process may have
+    /// written it; None if somebody is at it.
+    fn look(&self) -> Option<Option<u64>> {
+        let mut engine = self.engine.try_lock()?;
+        let record = engine.local.as_mut()?.peek().ok().flatten()?;
+        Some(record.position.frame_no)
+    }
+
+    /// Starts the background work that the options ask for.
+    pub fn start_background(&self) {
+        if let Err(e) = self.background.ensure(self) {
+            self.status.failed(&e);
+            log::error(e.code(), &format!("'{}': {e}", self.path));
+        }
+    }
+
     /// Changes an option of an open replica.
     pub fn configure(&self, name: &str, value: &str) -> Result<()> {
         if !["auth_token", "sync_interval", "live", "timeout"].contains(&name) {
@@ -349,7 +426,7 @@ impl Replica {
         options.set(name, value)?;
         options.check_available()?;
         *self.options.lock() = options;
-        Ok(())
+        self.background.adjust(self)
     }
 
     fn noted(&self, record: Option<&Record>, head: &Head, frames: u64) -> Synced {
@@ -363,14 +440,14 @@ impl Replica {
     /// A checkpoint that cannot be done now is not the sync's failure.
     fn checkpoint(&self, local: &mut Local) {
         if let Err(e) = local.checkpoint_if_due() {
-            api::log(e.code(), &format!("checkpoint of '{}': {e}", self.path));
+            log::error(e.code(), &format!("checkpoint of '{}': {e}", self.path));
         }
     }
 
     /// Keeps an error of a write, which has no place for words.
     pub fn note_failure(&self, error: &Error) {
         let text = error.to_string();
-        api::log(error.write_code(), &format!("'{}': {text}", self.path));
+        log::error(error.write_code(), &format!("'{}': {text}", self.path));
         registry::set_last_error(&text);
         self.status.failed(error);
     }
@@ -382,8 +459,25 @@ impl Replica {
 
     /// Something the user must be able to find out later.
     fn loud(&self, text: &str) {
-        api::log(libsqlite3_sys::SQLITE_WARNING, text);
+        log::warn(text);
         registry::set_last_error(text);
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // Ending it would checkpoint and unlock what is the parent's, and
+            // wait for threads that are not here.
+            std::mem::forget(std::mem::take(&mut self.background));
+            std::mem::forget(self.engine.get_mut().local.take());
+            match self.writer.try_lock() {
+                Some(mut writer) => writer.forget(),
+                None => std::mem::forget(self.writer.clone()),
+            }
+        } else {
+            self.background.stop();
+        }
     }
 }
 

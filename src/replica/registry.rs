@@ -2,20 +2,55 @@
 //! have it open; the options registered for plain opens; the last error.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
 use super::Replica;
 use super::position::PositionFile;
 use crate::config::{Options, SyncUrl};
 use crate::error::{Error, Result};
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 
-static OPEN: Lazy<Mutex<HashMap<String, Weak<Replica>>>> = Lazy::new(Mutex::default);
-static REGISTERED: Lazy<Mutex<HashMap<String, Options>>> = Lazy::new(Mutex::default);
-static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+/// What belongs to one process. A forked child begins anew: it cannot use what
+/// the parent has open, and a lock that another thread of the parent held at
+/// that moment would never be given back.
+struct Process {
+    id: u32,
+    open: Mutex<HashMap<String, Weak<Replica>>>,
+    registered: Mutex<HashMap<String, Options>>,
+    last_error: Mutex<Option<String>>,
+    child: OnceLock<Box<Process>>,
+}
+
+impl Process {
+    fn new(id: u32, registered: HashMap<String, Options>) -> Process {
+        Process {
+            id,
+            open: Mutex::default(),
+            registered: Mutex::new(registered),
+            last_error: Mutex::default(),
+            child: OnceLock::new(),
+        }
+    }
+}
+
+fn here() -> &'static Process {
+    static FIRST: OnceLock<Process> = OnceLock::new();
+    let id = fork::process();
+    let mut process = FIRST.get_or_init(|| Process::new(id, HashMap::new()));
+    while process.id != id {
+        let parent = process;
+        process = parent.child.get_or_init(|| {
+            // What was registered holds for the child, too.
+            let registered = parent.registered.try_lock();
+            let registered = registered.map_or_else(HashMap::new, |r| r.clone());
+            Box::new(Process::new(id, registered))
+        });
+    }
+    process
+}
 
 /// The replica at `path`, for a connection that opens it. None if the path is
 /// no replica's: no primary is given and none is remembered.
@@ -32,7 +67,7 @@ pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc
         }
     }
     let replica = {
-        let mut open = OPEN.lock();
+        let mut open = here().open.lock();
         open.retain(|_, replica| replica.strong_count() > 0);
         match open.get(path).and_then(Weak::upgrade) {
             Some(replica) => replica,
@@ -47,10 +82,12 @@ pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc
     replica
         .ensure_ready()
         .inspect_err(|e| replica.status.failed(e))?;
+    replica.start_background();
     Ok(Some(replica))
 }
 
-/// A further connection may bring a newer token, but no other primary.
+/// A further connection may bring a newer token and ask for background work,
+/// but for no other primary.
 fn agree(replica: &Replica, options: &Options) -> Result<()> {
     let current = replica.options();
     if let (Some(ours), Some(theirs)) = (&current.sync_url, &options.sync_url)
@@ -65,37 +102,50 @@ fn agree(replica: &Replica, options: &Options) -> Result<()> {
     }
     match &options.auth_token {
         Some(token) if current.auth_token.as_ref() != Some(token) => {
-            replica.configure("auth_token", token.expose())
+            replica.configure("auth_token", token.expose())?;
         }
-        _ => Ok(()),
+        _ => {}
     }
+    if options.live && !current.live {
+        replica.configure("live", "1")?;
+    }
+    let interval = options.sync_interval;
+    if !interval.is_zero() && interval != current.sync_interval {
+        replica.configure("sync_interval", &interval.as_secs_f64().to_string())?;
+    }
+    Ok(())
 }
 
 /// The open replica at `path`.
 pub fn find(path: &str) -> Option<Arc<Replica>> {
-    OPEN.lock().get(path).and_then(Weak::upgrade)
+    here().open.lock().get(path).and_then(Weak::upgrade)
 }
 
 /// Every open replica, by path.
 pub fn all() -> Vec<Arc<Replica>> {
-    let mut all: Vec<_> = OPEN.lock().values().filter_map(Weak::upgrade).collect();
+    let mut all: Vec<_> = here()
+        .open
+        .lock()
+        .values()
+        .filter_map(Weak::upgrade)
+        .collect();
     all.sort_by(|a, b| a.path().cmp(b.path()));
     all
 }
 
 /// Has plain opens of `path` be this replica from now on.
 pub fn register(path: String, options: Options) {
-    REGISTERED.lock().insert(path, options);
+    here().registered.lock().insert(path, options);
 }
 
 pub fn registered(path: &str) -> Option<Options> {
-    REGISTERED.lock().get(path).cloned()
+    here().registered.lock().get(path).cloned()
 }
 
 pub fn set_last_error(text: &str) {
-    *LAST_ERROR.lock() = Some(text.to_string());
+    *here().last_error.lock() = Some(text.to_string());
 }
 
 pub fn last_error() -> Option<String> {
-    LAST_ERROR.lock().clone()
+    here().last_error.lock().clone()
 }

@@ -34,6 +34,9 @@ pub struct Facts {
     /// Unix seconds.
     pub last_sync: Option<f64>,
     pub last_error: Option<String>,
+    /// Unix seconds, since when the primary has not answered; None while it
+    /// does, and before it was asked.
+    pub offline_since: Option<f64>,
     pub frames_applied: u64,
     pub commits_shipped: u64,
 }
@@ -43,8 +46,14 @@ pub struct Status {
     pub traffic: Arc<Traffic>,
 }
 
+impl Default for Status {
+    fn default() -> Status {
+        Status::new()
+    }
+}
+
 impl Status {
-    pub fn new() -> Status {
+    fn new() -> Status {
         let facts = Facts {
             // Nothing is known of the primary before it is asked.
             state: State::Offline,
@@ -52,6 +61,7 @@ impl Status {
             primary_frame_no: None,
             last_sync: None,
             last_error: None,
+            offline_since: None,
             frames_applied: 0,
             commits_shipped: 0,
         };
@@ -77,6 +87,18 @@ impl Status {
             f.frames_applied += frames;
             f.last_sync = Some(unix_now());
             f.last_error = None;
+            f.offline_since = None;
+        });
+    }
+
+    /// The primary answered that it is at this frame.
+    pub fn heard(&self, primary_frame_no: Option<u64>) {
+        self.update(|f| {
+            f.state = State::Online;
+            f.primary_frame_no = primary_frame_no.max(f.frame_no);
+            f.last_sync = Some(unix_now());
+            f.last_error = None;
+            f.offline_since = None;
         });
     }
 
@@ -98,12 +120,14 @@ impl Status {
             f.last_error = Some(error.to_string());
             if matches!(error, Error::Unreachable(_)) || f.state == State::Bootstrapping {
                 f.state = State::Offline;
+                f.offline_since.get_or_insert_with(unix_now);
             }
         });
     }
 }
 
-fn unix_now() -> f64 {
+/// Seconds since 1970.
+pub fn unix_now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |d| d.as_secs_f64())

@@ -16,7 +16,8 @@ use super::position::{Record, path_of};
 use super::transaction::{LocalTransaction, Written};
 use crate::config::WriteLock;
 use crate::error::{Error, Result};
-use crate::ffi::api;
+use crate::ffi::thread;
+use crate::log;
 use crate::remote::primary::{
     Answer, Argument, Kept, Lease, NotShipped, Primary, Shipped, Transaction,
 };
@@ -74,6 +75,11 @@ impl Writer {
         }
     }
 
+    /// Lets go of what another process has, without ending it.
+    pub fn forget(&mut self) {
+        std::mem::forget(self.local.take());
+    }
+
     fn local(&mut self, replica: &Replica) -> Result<&mut Local> {
         if self.local.is_none() {
             self.local = Some(Box::new(Local::reopen(&replica.vfs, &replica.path)?));
@@ -90,6 +96,12 @@ impl Replica {
     pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
         let writer = &mut *self.writer.lock();
         writer.after = After::Nothing;
+        if self.is_inherited() {
+            return Err(Error::ReadOnly(format!(
+                "'{}' was opened before this process forked; open it anew",
+                self.path
+            )));
+        }
         if self.is_frozen()? {
             return Ok(Begin::Ready);
         }
@@ -138,9 +150,7 @@ impl Replica {
             }
         };
         // Without a thread the primary takes it back by itself.
-        let _ = std::thread::Builder::new()
-            .name("libreplica-lease".into())
-            .spawn(expire);
+        let _ = thread::spawn("libreplica-lease", expire);
     }
 
     /// The transaction's commit frame is about to be written. After Ok it is
@@ -258,7 +268,7 @@ impl Replica {
         };
         done.unwrap_or_else(|e| {
             // What is here is behind the primary, and says so.
-            api::log(e.code(), &format!("after a commit to '{}': {e}", self.path));
+            log::error(e.code(), &format!("after a commit to '{}': {e}", self.path));
             true
         })
     }

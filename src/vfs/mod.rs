@@ -11,11 +11,12 @@ use self::main_db::MainDb;
 use self::wal_file::WalFile;
 use crate::config::Options;
 use crate::error::{Error, Result};
-use crate::ffi::api;
 use crate::ffi::file::Real;
+use crate::ffi::fork;
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
 use crate::ffi::vfs::BaseVfs;
+use crate::log;
 use crate::replica::registry;
 
 pub use self::main_db::{is_replica, is_writing};
@@ -37,6 +38,7 @@ pub fn register() -> std::result::Result<(), String> {
     if VFS.get().is_some() {
         return Ok(());
     }
+    fork::watch();
     let base = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
     let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
     ShimVfs::register(
@@ -149,7 +151,7 @@ impl VfsHooks for Opener {
         let opened = self.open_replica(request).map_err(|e| {
             // xOpen has no place for words; these are kept for replica_last_error().
             let text = e.to_string();
-            api::log(e.open_code(), &text);
+            log::error(e.open_code(), &text);
             registry::set_last_error(&text);
             e.open_code()
         })?;

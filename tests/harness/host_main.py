@@ -10,6 +10,7 @@ import sys
 import threading
 
 connections = {}
+opened = {}  # what a forked child inherits
 output = threading.Lock()
 
 
@@ -48,6 +49,7 @@ def serve(inbox):
         try:
             if request["op"] == "open":
                 connection = open_database(request["target"], request["uri"], request.get("library"))
+                opened[request["name"]] = connection
                 reply(ticket)
             elif request["op"] == "sql":
                 cursor = connection.execute(request["sql"], [load(a) for a in request["args"]])
@@ -58,6 +60,8 @@ def serve(inbox):
                 reply(ticket)
             elif request["op"] == "close":
                 connection.close()
+                opened.pop(request["name"], None)
+                connections.pop(request["name"], None)
                 reply(ticket)
                 return
         except sqlite3.Error as error:
@@ -71,7 +75,7 @@ def fork_and_run(code):
     child = os.fork()
     if child == 0:
         try:
-            exec(code, {"open_database": open_database})
+            exec(code, {"open_database": open_database, "inherited": opened})
             os._exit(0)
         except BaseException as error:
             print(f"in the fork: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

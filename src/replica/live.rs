@@ -1,0 +1,541 @@
+//! What runs in the background: a sync from time to time, or the primary's
+//! stream, each commit applied as it comes.
+//!
+//! It has handles and connections of its own, so that nobody waits for its
+//! network, and of what it shares with others it holds only the log's write
+//! lock, while it applies what has already come.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::files::Hold;
+use super::leader::{self, Candidate};
+use super::local::{Found, Local};
+use super::pipeline::{self, Outcome};
+use super::scheduler::{Control, Event, News};
+use super::staged::{Fit, Staged};
+use super::{Replica, frames_between, status};
+use crate::error::{Error, Result};
+use crate::ffi::{api, guard, thread};
+use crate::log;
+use crate::remote::wal_log::WalLog;
+use crate::remote::{Follower, Head, Position, Remote};
+use crate::wal::Page;
+
+/// How often a process that does not work tries whether the one that does is gone.
+const STANDBY: Duration = Duration::from_millis(200);
+/// A silent stream: as often the primary is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// So long a frame may be on its way that the primary says it has.
+const GRACE: Duration = Duration::from_secs(1);
+/// Waits for a local lock in slices, orders being looked at in between.
+const LOCK_SLICE: Duration = Duration::from_millis(300);
+/// Frames of a sync in one local transaction, whatever the primary has: the
+/// write lock is not held while more is fetched.
+const STEP: u64 = 1000;
+/// Frames applied at once when more have arrived than were applied.
+const GROUP: usize = 1000;
+/// A transaction of more frames is not collected in memory, but pulled.
+const LARGE: usize = 8192;
+
+pub struct Worker {
+    /// For what it knows; its engine is not used.
+    replica: Replica,
+    control: Arc<Control>,
+    events: Receiver<Event>,
+    remote: Option<WalLog>,
+    backoff: Backoff,
+    /// The failure that was logged last.
+    said: Option<String>,
+    streams: u64,
+}
+
+/// A stream that is read by a thread of its own.
+struct Session {
+    number: u64,
+    from: Position,
+    thread: JoinHandle<()>,
+}
+
+/// A stream ended, by the primary's will or ours, and did not fail. What comes
+/// next is a sync, whatever the reason.
+struct Ended;
+
+impl Worker {
+    pub fn new(replica: Replica, control: Arc<Control>, events: Receiver<Event>) -> Worker {
+        Worker {
+            replica,
+            control,
+            events,
+            remote: None,
+            backoff: Backoff::default(),
+            said: None,
+            streams: 0,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub fn run(&mut self) {
+        while !self.control.stopped() {
+            let result = self.lead().and_then(|()| self.round());
+            let Err(error) = result else {
+                continue;
+            };
+            if self.control.check().is_err() {
+                // Whatever went wrong, an order came in between.
+                self.remote = None;
+                continue;
+            }
+            let [random] = api::random();
+            let pause = self.backoff.failed(&error, random);
+            self.failed(&error);
+            let _ = self.pause(pause);
+        }
+    }
+
+    /// A bug, to be seen in the status; the work goes on after a while.
+    pub fn panicked(&mut self, panic: String) {
+        self.remote = None;
+        let error = Error::Internal(panic);
+        let pause = self.backoff.failed(&error, 128).max(STANDBY);
+        self.failed(&error);
+        let _ = self.pause(pause);
+    }
+
+    fn path(&self) -> &str {
+        self.replica.path()
+    }
+
+    /// Waits until no other process works on this file.
+    fn lead(&mut self) -> Result<()> {
+        let mut candidate = None;
+        while !self.control.leading.load(SeqCst) {
+            let next = match candidate.take() {
+                Some(candidate) => candidate,
+                None => Candidate::new(self.path())?,
+            };
+            match next.try_lead() {
+                Ok(leader) => {
+                    log::info(|| format!("'{}': this process keeps it current", self.path()));
+                    self.control.hands.lock().leader = Some(leader);
+                    self.control.leading.store(true, SeqCst);
+                }
+                Err(again) => {
+                    if self.must_work_beside() {
+                        return Ok(());
+                    }
+                    candidate = Some(again);
+                    if self.pause(STANDBY).is_err() {
+                        // A standby has nothing to do differently.
+                        if self.control.stopped() {
+                            return Err(Error::Interrupted);
+                        }
+                        self.begin()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the process that works is less current than this one is to be.
+    fn must_work_beside(&self) -> bool {
+        let options = self.replica.options();
+        let Some(note) = leader::noted(self.path()) else {
+            return false;
+        };
+        if options.live {
+            return !note.is_live();
+        }
+        // Some more than its own interval: two of the same take no turns.
+        let patience = options.sync_interval.mul_f64(1.5) + STANDBY;
+        let age = |at| status::unix_now() - at;
+        !note.is_live()
+            && note
+                .last_sync()
+                .is_none_or(|at| age(at) > patience.as_secs_f64())
+    }
+
+    /// With the options as they are now.
+    fn begin(&mut self) -> Result<()> {
+        let remote = Replica::wal_log(&self.replica.options, &self.replica.status)?;
+        self.control.begin(remote.line());
+        self.remote = Some(remote);
+        Ok(())
+    }
+
+    fn round(&mut self) -> Result<()> {
+        if self.remote.is_none() {
+            self.begin()?;
+        }
+        self.control.check()?;
+        self.open_local()?;
+        if self.backoff.is_failing() {
+            let patience = self.backoff.patience(self.replica.timeout());
+            self.remote()?.probe(patience)?;
+        }
+        let position = self.catch_up()?;
+        self.recovered();
+        let options = self.replica.options();
+        if options.live {
+            self.follow(position)?;
+            // Not at once again, should it end so every time.
+            return self.pause(Duration::from_millis(25));
+        }
+        self.pause(options.sync_interval.max(Duration::from_millis(1)))
+    }
+
+    fn remote(&mut self) -> Result<&mut WalLog> {
+        self.remote.as_mut().ok_or(Error::Interrupted)
+    }
+
+    fn open_local(&self) -> Result<()> {
+        let mut hands = self.control.hands.lock();
+        if hands.local.is_some() || self.control.stopped() {
+            return Ok(());
+        }
+        let found = Local::find(&self.replica.vfs, self.path(), LOCK_SLICE)?;
+        let Found::Replica(local) = found else {
+            return Err(Error::Diverged(format!(
+                "'{}' was taken out of WAL mode by another SQLite, or removed",
+                self.path()
+            )));
+        };
+        hands.local = Some(local);
+        Ok(())
+    }
+
+    /// What the worker's own handles are used for; nobody else waits for them.
+    fn with_local<T>(&self, work: impl FnOnce(&mut Local) -> Result<T>) -> Result<T> {
+        let mut hands = self.control.hands.lock();
+        work(hands.local.as_mut().ok_or(Error::Interrupted)?)
+    }
+
+    /// Syncs, in steps; answers where the replica is then.
+    fn catch_up(&mut self) -> Result<Position> {
+        loop {
+            self.control.check()?;
+            // In this order, as in a sync.
+            let base = self.with_local(|local| local.locate(Hold::Take(LOCK_SLICE)))?;
+            let position = &base.record.position;
+            let head = self.remote()?.hello()?;
+            let replica = &self.replica;
+            replica
+                .status
+                .update(|f| f.primary_frame_no = head.frame_no);
+            let step = Head {
+                frame_no: head.frame_no.min(Some(position.next() + STEP)),
+                ..head.clone()
+            };
+            // A primary that is behind is no matter of steps.
+            let to = if head.frame_no < position.frame_no {
+                &head
+            } else {
+                &step
+            };
+            let hands = &self.control.hands;
+            let remote = self.remote.as_mut().ok_or(Error::Interrupted)?;
+            let pulled = pipeline::pull(remote, position, to, &mut |_| {}, |messages| {
+                let mut hands = hands.lock();
+                let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
+                local.increment(&base, Hold::Take(LOCK_SLICE), messages)
+            })?;
+            match pulled {
+                Outcome::UpToDate => {
+                    replica.noted(Some(&base.record), &head, 0);
+                    return Ok(base.record.position);
+                }
+                Outcome::Applied(Some(record)) => {
+                    let frames = frames_between(&base.record, &record);
+                    replica.noted(Some(&record), &head, frames);
+                    self.checkpoint();
+                    log::debug(|| {
+                        let at = record.position.frame_no.unwrap_or(0);
+                        format!("'{}': {frames} frames pulled, at {at}", self.path())
+                    });
+                }
+                Outcome::Applied(None) => {}
+                Outcome::Diverged(why) => {
+                    let mut hands = hands.lock();
+                    let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
+                    // Unless somebody else has taken the other history by now.
+                    if local.is_at(&base, Hold::Take(LOCK_SLICE))? {
+                        replica.rebootstrap(local, remote, &why)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&self) {
+        let mut hands = self.control.hands.lock();
+        if let Some(local) = &mut hands.local {
+            self.replica.checkpoint(local);
+        }
+    }
+
+    /// Keeps the primary's stream open and applies what it brings.
+    fn follow(&mut self, position: Position) -> Result<Ended> {
+        let session = self.open_stream(position)?;
+        let result = self.serve(&session);
+        self.control.detach_all_but_first();
+        self.close_stream(session);
+        result
+    }
+
+    fn open_stream(&mut self, position: Position) -> Result<Session> {
+        let mut remote = Replica::wal_log(&self.replica.options, &self.replica.status)?;
+        self.control.attach(remote.line())?;
+        self.streams += 1;
+        let number = self.streams;
+        let from = position.clone();
+        let mut reader = Reader {
+            number,
+            events: self.control.sender(),
+            control: self.control.clone(),
+        };
+        let thread = thread::spawn("libreplica-live", move || {
+            let followed = guard::catch(|| remote.follow(&position, &mut reader))
+                .unwrap_or_else(|panic| Err(Error::Internal(panic)));
+            // Nobody listens any more where this fails.
+            let _ = reader.tell(News::Ended(followed));
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        Ok(Session {
+            number,
+            from,
+            thread,
+        })
+    }
+
+    /// The stream's connection is cut: its thread ends, in a moment or (a
+    /// connect that hangs) by itself later.
+    fn close_stream(&self, session: Session) {
+        let deadline = Instant::now() + Duration::from_millis(100);
+        while !session.thread.is_finished() && Instant::now() < deadline {
+            // It may want to hand something over.
+            let _ = self.events.recv_timeout(Duration::from_millis(5));
+        }
+        if session.thread.is_finished() {
+            let _ = session.thread.join();
+        }
+    }
+
+    fn serve(&mut self, session: &Session) -> Result<Ended> {
+        let mut staged = Staged::default();
+        let mut heard = Instant::now();
+        let mut expected: Option<(u64, Instant)> = None;
+        // The newest commit that the stream has brought.
+        let mut at = session.from.frame_no;
+        loop {
+            self.control.check()?;
+            let wait = match expected {
+                Some((_, until)) => until.saturating_duration_since(Instant::now()),
+                None => HEARTBEAT.saturating_sub(heard.elapsed()),
+            };
+            let Ok(event) = self.events.recv_timeout(wait) else {
+                if let Some((frame_no, until)) = expected
+                    && Instant::now() >= until
+                {
+                    return Err(Error::Unreachable(format!(
+                        "the live stream does not bring frame {frame_no}, which the primary has"
+                    )));
+                }
+                if expected.is_none() && heard.elapsed() >= HEARTBEAT {
+                    let patience = self.replica.timeout().min(HEARTBEAT);
+                    let head = self.remote()?.probe(patience)?;
+                    if head.log_id != session.from.log_id || head.frame_no < at {
+                        return Ok(Ended);
+                    }
+                    match head.frame_no.filter(|_| head.frame_no > at) {
+                        Some(frame_no) => expected = Some((frame_no, Instant::now() + GRACE)),
+                        None => self.replica.status.heard(head.frame_no),
+                    }
+                    self.note();
+                    heard = Instant::now();
+                }
+                continue;
+            };
+            let mut ended = self.stage(session, event, &mut staged, &mut at)?;
+            // What has arrived by now goes into the same local transaction.
+            while ended.is_none() && staged.position().is_some() && staged.len() < GROUP {
+                match self.events.try_recv() {
+                    Ok(event) => ended = self.stage(session, event, &mut staged, &mut at)?,
+                    Err(_) => break,
+                }
+            }
+            if staged.position().is_some() && !self.apply(&mut staged)? {
+                return Ok(Ended);
+            }
+            heard = Instant::now();
+            expected = expected.filter(|(frame_no, _)| at < Some(*frame_no));
+            if ended.is_some() || staged.len() > LARGE {
+                return Ok(Ended);
+            }
+        }
+    }
+
+    /// Takes in an event of the stream; its end, if it is one.
+    fn stage(
+        &self,
+        session: &Session,
+        event: Event,
+        staged: &mut Staged,
+        at: &mut Option<u64>,
+    ) -> Result<Option<Ended>> {
+        let news = match event {
+            Event::Stream(number, news) if number == session.number => news,
+            // An order, looked at elsewhere, or the rest of an earlier stream.
+            _ => return Ok(None),
+        };
+        match news {
+            News::Opened(head) => {
+                log::debug(|| format!("'{}': following the primary", self.path()));
+                if head.frame_no <= *at {
+                    self.replica.status.heard(head.frame_no);
+                }
+            }
+            News::Page {
+                frame_no,
+                checksum,
+                pgno,
+                page,
+            } => staged.push(frame_no, checksum, pgno, page),
+            News::Commit(position, page_count) => {
+                *at = position.frame_no;
+                staged.commit(position, page_count);
+            }
+            News::Ended(followed) => return followed.map(|_| Some(Ended)),
+        }
+        Ok(None)
+    }
+
+    /// Applies what is complete; false if it does not fit onto what is there.
+    fn apply(&self, staged: &mut Staged) -> Result<bool> {
+        loop {
+            self.control.check()?;
+            match self.with_local(|local| self.apply_once(staged, local)) {
+                // A writer, a checkpoint: they end some time.
+                Err(Error::Busy(_)) => {}
+                Ok(None) => {}
+                Ok(Some(fits)) => return Ok(fits),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// None if the local content changed at the same time.
+    fn apply_once(&self, staged: &mut Staged, local: &mut Local) -> Result<Option<bool>> {
+        let base = local.locate(Hold::Take(LOCK_SLICE))?;
+        let head = staged.position().map(|p| Head {
+            log_id: p.log_id.clone(),
+            frame_no: p.frame_no,
+        });
+        let Some(head) = head else {
+            return Ok(Some(true));
+        };
+        match staged.fit(&base.record.position) {
+            Fit::Apart => Ok(Some(false)),
+            Fit::Nothing => {
+                self.replica.noted(Some(&base.record), &head, 0);
+                Ok(Some(true))
+            }
+            Fit::Next => {
+                let applied =
+                    local.increment(&base, Hold::Take(LOCK_SLICE), &mut staged.messages())?;
+                let Some(record) = applied else {
+                    return Ok(None);
+                };
+                staged.applied();
+                let frames = frames_between(&base.record, &record);
+                self.replica.noted(Some(&record), &head, frames);
+                self.replica.checkpoint(local);
+                Ok(Some(true))
+            }
+        }
+    }
+
+    /// Waits, unless there is an order.
+    fn pause(&self, length: Duration) -> Result<()> {
+        let deadline = Instant::now() + length;
+        loop {
+            self.control.check()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let _ = self.events.recv_timeout(left);
+        }
+    }
+
+    /// Lets the other processes know how things are.
+    fn note(&self) {
+        if let Some(leader) = &mut self.control.hands.lock().leader {
+            let live = self.replica.options().live;
+            leader.note(live, &self.replica.status.facts());
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        if let Error::Busy(text) = error {
+            return log::debug(|| format!("'{}': {text}; trying again", self.path()));
+        }
+        self.replica.status.failed(error);
+        self.note();
+        let text = error.to_string();
+        if self.said.as_ref() != Some(&text) {
+            log::warn(&format!("'{}': {text}; trying again", self.path()));
+            self.said = Some(text);
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.backoff.reset();
+        self.note();
+        if self.said.take().is_some() {
+            log::info(|| format!("'{}': the primary is back", self.path()));
+        }
+    }
+}
+
+/// Reads a stream and hands over what comes.
+struct Reader {
+    number: u64,
+    events: SyncSender<Event>,
+    control: Arc<Control>,
+}
+
+impl Reader {
+    fn tell(&self, news: News) -> Result<()> {
+        self.events
+            .send(Event::Stream(self.number, news))
+            .map_err(|_| Error::Interrupted)
+    }
+}
+
+impl Follower for Reader {
+    fn opened(&mut self, head: &Head) -> Result<()> {
+        self.tell(News::Opened(head.clone()))
+    }
+
+    fn page(&mut self, frame_no: u64, checksum: u64, pgno: u32, page: &Page) -> Result<()> {
+        self.tell(News::Page {
+            frame_no,
+            checksum,
+            pgno,
+            page: Box::new(*page),
+        })
+    }
+
+    fn commit(&mut self, position: Position, page_count: u32) -> Result<()> {
+        self.tell(News::Commit(position, page_count))
+    }
+
+    fn silent(&mut self) -> Result<()> {
+        self.control.check()
+    }
+}
