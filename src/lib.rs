@@ -6,14 +6,26 @@
 //! `wal`, the log's formats; `config`, `error`, `ffi`.
 #![deny(unsafe_code)]
 
+mod btree;
 mod config;
 mod error;
 mod ffi;
 mod functions;
 mod remote;
 mod replica;
+mod rows;
 mod vfs;
 mod wal;
+
+/// For tests and tools of this repository; no part of the library's surface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::btree::{
+        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode, follow,
+    };
+    pub use crate::error::{Error, Result};
+    pub use crate::rows::{Statement, plan};
+}
 
 use std::ffi::{c_char, c_int};
 
