@@ -6,6 +6,7 @@
 //! `wal`, the log's formats; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
+mod btree;
 mod config;
 mod error;
 mod ffi;
@@ -13,8 +14,19 @@ mod functions;
 mod log;
 mod remote;
 mod replica;
+mod rows;
 mod vfs;
 mod wal;
+
+/// For tests and tools of this repository; no part of the library's surface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::btree::{
+        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode, follow,
+    };
+    pub use crate::error::{Error, Result};
+    pub use crate::rows::{Statement, plan};
+}
 
 use std::ffi::{c_char, c_int};
 

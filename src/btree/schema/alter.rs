@@ -1,0 +1,319 @@
+//! Which ALTER TABLE statements make one definition of another. Their effect
+//! on the text is simulated as SQLite has it (alter.c), so what is explained
+//! is explained to the last token.
+
+use super::create::TableDef;
+use super::objects::Object;
+use super::token::{Kind, Token, tokens};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alter {
+    RenameTable {
+        to: String,
+    },
+    /// `to` as SQL: with or without quotes, as the new text has it.
+    RenameColumn {
+        from: String,
+        to: String,
+    },
+    /// The column's definition.
+    AddColumn(String),
+    DropColumn(String),
+}
+
+/// How a table came from an older one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alteration {
+    pub steps: Vec<Alter>,
+    /// For each column which one of the old table it is; None if it was added.
+    pub origin: Vec<Option<usize>>,
+    /// Old and new names of columns.
+    pub renamed: Vec<(String, String)>,
+}
+
+impl Alteration {
+    pub fn none(columns: usize) -> Alteration {
+        Alteration {
+            origin: (0..columns).map(Some).collect(),
+            ..Alteration::default()
+        }
+    }
+}
+
+/// Explains `new` from `old`, given the names that change in other
+/// definitions. None if no ALTER does.
+pub fn explain(old: &Object, new: &Object, others: &[(String, String)]) -> Option<Alteration> {
+    let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
+    (0..new_def.columns.len()).find_map(|added| {
+        let kept = new_def.columns.len() - added;
+        let gone = old_def.columns.len().checked_sub(kept)?;
+        let mut tries = drops(old_def, new_def, kept, gone).into_iter();
+        tries.find_map(|drops| attempt(old, new, &drops, kept, others))
+    })
+}
+
+/// Which columns may have been dropped, if `gone` of them were.
+fn drops(old: &TableDef, new: &TableDef, kept: usize, gone: usize) -> Vec<Vec<usize>> {
+    if gone == 0 {
+        return vec![vec![]];
+    }
+    let left = |i: &usize| {
+        let named = |c: &super::create::Column| c.name.eq_ignore_ascii_case(&old.columns[*i].name);
+        !new.columns[..kept].iter().any(named)
+    };
+    let missing: Vec<usize> = (0..old.columns.len()).filter(left).collect();
+    match gone {
+        _ if missing.len() == gone => vec![missing],
+        1 => missing.into_iter().map(|i| vec![i]).collect(),
+        _ => vec![],
+    }
+}
+
+fn attempt(
+    old: &Object,
+    new: &Object,
+    drops: &[usize],
+    kept: usize,
+    others: &[(String, String)],
+) -> Option<Alteration> {
+    let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
+    let mut steps = Vec::new();
+    let mut text = old.sql.clone();
+    for &i in drops {
+        let name = &old_def.columns[i].name;
+        text = without_column(&text, name)?;
+        steps.push(Alter::DropColumn(name.clone()));
+    }
+    let mut origin: Vec<Option<usize>> = (0..old_def.columns.len())
+        .filter(|i| !drops.contains(i))
+        .map(Some)
+        .collect();
+    let added = added_columns(new, new_def, kept)?;
+    for column in &added {
+        text = with_column(&text, column)?;
+        origin.push(None);
+    }
+    let mut renamed = Vec::new();
+    for (i, from) in origin.iter().enumerate().take(kept) {
+        let (from, to) = (&old_def.columns[(*from)?].name, &new_def.columns[i].name);
+        if from != to {
+            renamed.push((from.clone(), to.clone()));
+        }
+    }
+    let moved = (old.name.clone(), new.name.clone());
+    let mut names: Vec<_> = renamed.iter().chain(others).cloned().collect();
+    if moved.0 != moved.1 {
+        names.push(moved.clone());
+    }
+    let pairs = renamed_tokens(&text, &new.sql, &names)?;
+    steps.extend(renames(&renamed, &pairs, old_def));
+    steps.extend(added.into_iter().map(Alter::AddColumn));
+    if moved.0 != moved.1 {
+        steps.push(Alter::RenameTable { to: moved.1 });
+    }
+    Some(Alteration {
+        steps,
+        origin,
+        renamed,
+    })
+}
+
+/// Renames in an order in which no name is taken: by way of other names if
+/// they form a circle.
+fn renames(renamed: &[(String, String)], pairs: &[(Token, Token)], old: &TableDef) -> Vec<Alter> {
+    let spelled = |from: &str, to: &str| {
+        let is_it = |(a, b): &&(Token, Token)| {
+            a.kind == Kind::Word && a.text.eq_ignore_ascii_case(from) && names(b, to)
+        };
+        match pairs.iter().find(is_it) {
+            Some((_, b)) => b.text.to_string(),
+            None => format!("\"{}\"", to.replace('"', "\"\"")),
+        }
+    };
+    let mut first = Vec::new();
+    let mut second = Vec::new();
+    for (i, (from, to)) in renamed.iter().enumerate() {
+        let spelling = spelled(from, to);
+        if old
+            .column(to)
+            .is_some_and(|taken| !old.columns[taken].name.eq_ignore_ascii_case(from))
+        {
+            let between = format!("libreplica_renamed_{i}");
+            first.push(Alter::RenameColumn {
+                from: from.clone(),
+                to: between.clone(),
+            });
+            second.push(Alter::RenameColumn {
+                from: between,
+                to: spelling,
+            });
+        } else {
+            first.push(Alter::RenameColumn {
+                from: from.clone(),
+                to: spelling,
+            });
+        }
+    }
+    first.into_iter().chain(second).collect()
+}
+
+/// The definitions of the columns from `kept` on, as the text has them.
+fn added_columns(new: &Object, def: &TableDef, kept: usize) -> Option<Vec<String>> {
+    let mut added = Vec::new();
+    for i in kept..def.columns.len() {
+        let end = match def.columns.get(i + 1) {
+            // Without the comma that separates them.
+            Some(next) => new.sql.get(..next.at)?.rfind(',')?,
+            None => def.columns_end,
+        };
+        added.push(new.sql.get(def.columns[i].at..end)?.trim().to_string());
+    }
+    Some(added)
+}
+
+/// ALTER TABLE ADD COLUMN's text (alter.c, `sqlite3AlterFinishAddColumn`).
+fn with_column(sql: &str, column: &str) -> Option<String> {
+    let at = TableDef::parse(sql)?.columns_end;
+    Some(format!("{}, {column}{}", sql.get(..at)?, sql.get(at..)?))
+}
+
+/// ALTER TABLE DROP COLUMN's text (alter.c, `dropColumnFunc`).
+fn without_column(sql: &str, name: &str) -> Option<String> {
+    let def = TableDef::parse(sql)?;
+    let i = def.column(name)?;
+    let (start, end) = match def.columns.get(i + 1) {
+        Some(next) => (def.columns[i].at, next.at),
+        None => (sql.get(..def.columns[i].at)?.rfind(',')?, def.columns_end),
+    };
+    Some(format!("{}{}", sql.get(..start)?, sql.get(end..)?))
+}
+
+fn names(token: &Token, name: &str) -> bool {
+    token.name().is_some_and(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Whether the texts differ by renamed names only.
+pub fn is_renamed(old: &str, new: &str, names: &[(String, String)]) -> bool {
+    renamed_tokens(old, new, names).is_some()
+}
+
+/// The tokens in which the texts differ; None if they differ by more than
+/// these names (and by the quotes that a rename puts around them).
+fn renamed_tokens<'a>(
+    old: &'a str,
+    new: &'a str,
+    renamed: &[(String, String)],
+) -> Option<Vec<(Token<'a>, Token<'a>)>> {
+    let (old, new) = (tokens(old), tokens(new));
+    if old.len() != new.len() {
+        return None;
+    }
+    let mut pairs = Vec::new();
+    for (a, b) in old.into_iter().zip(new) {
+        if a.text == b.text {
+            continue;
+        }
+        let (from, to) = (a.name()?, b.name()?);
+        let quotes_only = from == to && a.kind != Kind::Word;
+        let is_it = |(x, y): &(String, String)| x.eq_ignore_ascii_case(&from) && *y == to;
+        if !quotes_only && !renamed.iter().any(is_it) {
+            return None;
+        }
+        pairs.push((a, b));
+    }
+    Some(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::objects::Kind as ObjectKind;
+    use super::*;
+
+    fn object(sql: &str) -> Object {
+        let name = tokens(sql)[2].name().unwrap();
+        Object {
+            kind: ObjectKind::Table,
+            table: name.clone(),
+            name,
+            root: 2,
+            sql: sql.to_string(),
+            def: TableDef::parse(sql),
+        }
+    }
+
+    fn steps(old: &str, new: &str) -> Option<Vec<Alter>> {
+        explain(&object(old), &object(new), &[]).map(|a| a.steps)
+    }
+
+    fn rename(from: &str, to: &str) -> Alter {
+        Alter::RenameColumn {
+            from: from.into(),
+            to: to.into(),
+        }
+    }
+
+    #[test]
+    fn each_alter_explains_its_text() {
+        let old = "CREATE TABLE t(a, b INT CHECK(b > 0) , UNIQUE(a))";
+        let drop = |name: &str| Alter::DropColumn(name.into());
+        let add = |text: &str| Alter::AddColumn(text.into());
+        for (new, expected) in [
+            (old, vec![]),
+            (
+                "CREATE TABLE t(a, b INT CHECK(b > 0) , c DEFAULT 'x, y', UNIQUE(a))",
+                vec![add("c DEFAULT 'x, y'")],
+            ),
+            (
+                "CREATE TABLE t(a, b INT CHECK(b > 0) , c, d INT, UNIQUE(a))",
+                vec![add("c"), add("d INT")],
+            ),
+            ("CREATE TABLE t(a, UNIQUE(a))", vec![drop("b")]),
+            (
+                "CREATE TABLE t(a, \"c d\" INT CHECK(\"c d\" > 0) , UNIQUE(a))",
+                vec![rename("b", "\"c d\"")],
+            ),
+            (
+                "CREATE TABLE t(c, b INT CHECK(b > 0) , UNIQUE(c))",
+                vec![rename("a", "c")],
+            ),
+            (
+                "CREATE TABLE t(c, d, UNIQUE(c))",
+                vec![drop("b"), rename("a", "c"), add("d")],
+            ),
+            (
+                "CREATE TABLE \"u\"(a, b INT CHECK(b > 0) , UNIQUE(a))",
+                vec![Alter::RenameTable { to: "u".into() }],
+            ),
+        ] {
+            assert_eq!(steps(old, new), Some(expected), "{new}");
+        }
+    }
+
+    #[test]
+    fn exchanged_names_go_by_way_of_others() {
+        let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, a)").unwrap();
+        assert_eq!(
+            steps,
+            [
+                rename("a", "libreplica_renamed_0"),
+                rename("b", "libreplica_renamed_1"),
+                rename("libreplica_renamed_0", "b"),
+                rename("libreplica_renamed_1", "a"),
+            ]
+        );
+    }
+
+    #[test]
+    fn other_changes_are_not_explained() {
+        let old = "CREATE TABLE t(a, b)";
+        for new in [
+            "CREATE TABLE t(a INT, b)",
+            "CREATE TABLE t(a, b) STRICT",
+            "CREATE TABLE t(a, b, CHECK(a))",
+            "CREATE TABLE t(c, a, b)",
+            "CREATE TABLE t(a UNIQUE, b)",
+        ] {
+            assert_eq!(steps(old, new), None, "{new}");
+        }
+    }
+}
