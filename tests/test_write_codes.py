@@ -7,6 +7,7 @@ from harness.check import identical, in_words
 from harness.host import AUTH, BUSY, BUSY_SNAPSHOT, READONLY, SqlError
 from harness.keys import Signer
 from harness.primary import eventually
+from harness.shell import python, stock
 from harness.wire import Puller
 
 WRITE = "INSERT INTO users(name) VALUES('x')"
@@ -240,7 +241,6 @@ def test_the_same_frame_number_of_another_history(replica, primary, path):
 
 def test_a_local_write_is_not_built_upon(replica, primary, path):
     """A stock process wrote to the file: a write through the replica says so, and nothing of it reaches the primary."""
-    from harness.shell import stock
     newest = primary.hello()
     stock(path, "UPDATE users SET name = 'sneaky' WHERE id = 5;")
     refused_write(replica, READONLY, "replica_resync")
@@ -274,3 +274,37 @@ def test_nothing_of_a_failed_commit_is_in_the_log(replica, primary):
     puller.hello()
     assert puller.batch(newest + 1) == []
     puller.close()
+
+
+@pytest.mark.parametrize("statement", [
+    "CREATE INDEX i ON users(upside_down(name))",
+    "CREATE TABLE t(a, b AS (upside_down(a)))",
+    "CREATE TABLE t(a CHECK(upside_down(a) > 1))",
+    "CREATE TABLE t(a TEXT COLLATE backwards PRIMARY KEY)",
+    "CREATE INDEX i ON users(name COLLATE backwards)",
+    "ALTER TABLE users ADD COLUMN more AS (upside_down(name))",
+    "CREATE VIRTUAL TABLE v USING local_module",
+])
+def test_a_schema_that_the_primary_does_not_understand(statement, path, primary):
+    """Functions, collations and modules of this program's own: refused, and the primary unhurt."""
+    newest = primary.hello()
+    program = f"""
+db = open_replica({str(path)!r}, {primary.url!r})
+db.create_function('upside_down', 1, lambda x: str(x)[::-1], deterministic=True)
+db.create_collation('backwards', lambda a, b: (a < b) - (a > b))
+try:
+    db.execute({statement!r})
+    print('done')
+except sqlite3.Error as error:
+    print(getattr(error, 'sqlite_errorname', error), db.execute('SELECT replica_last_error()').fetchone()[0])
+print(db.execute('SELECT count(*) FROM users').fetchone()[0], db.execute("PRAGMA integrity_check").fetchone()[0])
+db.execute("INSERT INTO users(name) VALUES('after')")
+"""
+    answer, rest = python(program).split("\n", 1)
+    if "local_module" not in statement:
+        assert answer.startswith("SQLITE_READONLY"), answer
+        in_words(answer, "understand")
+    assert rest.strip() == "200 ok"
+    assert primary.hello()[1] > newest[1] and primary.sql(COUNT) == [[201]]
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    identical(path, primary)

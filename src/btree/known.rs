@@ -91,6 +91,22 @@ impl Known {
     }
 }
 
+/// A schema, and the pages it stands on.
+pub struct SchemaPages {
+    pub schema: Schema,
+    pub pages: HashSet<u32>,
+}
+
+impl SchemaPages {
+    pub fn read(pages: &dyn Pages, side: Side) -> Result<SchemaPages> {
+        let scan = scan(&View::open(pages, side)?, SCHEMA_ROOT)?;
+        Ok(SchemaPages {
+            schema: read_schema(&scan)?,
+            pages: scan.pages,
+        })
+    }
+}
+
 pub fn read_schema(scan: &Scan) -> Result<Schema> {
     Schema::read(scan.rows.iter().map(|(_, row)| row.clone()).collect())
 }

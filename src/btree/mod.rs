@@ -24,9 +24,9 @@ mod view;
 
 pub use decode::{Decoded, TableRows, decode, follow};
 pub use diff::{Row, RowChange};
-pub use known::{Known, Step};
+pub use known::{Known, SchemaPages, Step};
 pub use value::{Encoding, Value};
-pub use view::Pages;
+pub use view::{Pages, Side};
 
 use crate::error::Error;
 

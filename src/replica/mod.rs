@@ -11,6 +11,7 @@ pub mod local;
 pub mod pipeline;
 pub mod position;
 pub mod progress;
+mod proof;
 pub mod registry;
 mod scheduler;
 mod staged;

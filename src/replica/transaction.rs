@@ -1,11 +1,14 @@
 //! A local transaction whose commit frame is about to be written: what it
 //! changes, and where the log will end with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::digest::{Digest, page_hash};
 use super::files::Files;
 use super::position::Record;
+use super::proof;
+use crate::btree::{Pages, SchemaPages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
 use crate::remote::primary::Transaction;
@@ -60,7 +63,6 @@ impl<'a> LocalTransaction<'a> {
         };
         let hashes = this.read_frames(&header)?;
         this.compare(&hashes)?;
-        this.changes_schema = this.schema_cookies()?;
         Ok(this)
     }
 
@@ -147,19 +149,26 @@ impl<'a> LocalTransaction<'a> {
         Ok(())
     }
 
-    /// Whether the schema cookie (file format, section 1.3.9) is another one.
-    fn schema_cookies(&self) -> Result<bool> {
-        if self.pages.first() != Some(&1) {
-            return Ok(false);
-        }
+    /// What the transaction does to the schema. `known`: the pages of
+    /// sqlite_schema as of a schema cookie (file format, section 1.3.9).
+    pub fn look_at_schema(&mut self, known: &mut Option<(u32, HashSet<u32>)>) -> Result<()> {
         let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
         self.before.read(1, &mut old)?;
         self.page(1, &mut new)?;
-        Ok(old[40..44] != new[40..44])
-    }
-
-    pub fn set_proofs(&mut self, proofs: Vec<String>) {
-        self.proofs = proofs;
+        let was = cookie(&old);
+        if known.as_ref().is_none_or(|(at, _)| *at != was) {
+            *known = Some((was, SchemaPages::read(self, Side::Base)?.pages));
+        }
+        let touched = |pgno: &u32| *pgno != 1 && known.as_ref().is_some_and(|k| k.1.contains(pgno));
+        if old[100..] == new[100..] && was == cookie(&new) && !self.pages.iter().any(touched) {
+            return Ok(());
+        }
+        let base = SchemaPages::read(self, Side::Base)?.schema;
+        let now = SchemaPages::read(self, Side::New)?.schema;
+        *known = None;
+        self.proofs = proof::statements(&base, &now);
+        self.changes_schema = true;
+        Ok(())
     }
 
     pub fn size(&self) -> u32 {
@@ -217,6 +226,36 @@ impl Transaction for LocalTransaction<'_> {
         }
         Ok(())
     }
+}
+
+impl Pages for LocalTransaction<'_> {
+    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+        let mut page = Box::new([0; PAGE_SIZE]);
+        self.before.read(pgno, &mut page)?;
+        Ok(Cow::Owned(page.to_vec()))
+    }
+
+    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+        let mut page = Box::new([0; PAGE_SIZE]);
+        self.page(pgno, &mut page)?;
+        Ok(Cow::Owned(page.to_vec()))
+    }
+
+    fn changed(&self) -> &[u32] {
+        &self.pages
+    }
+
+    fn base_size(&self) -> u32 {
+        self.base_size
+    }
+
+    fn new_size(&self) -> u32 {
+        self.size()
+    }
+}
+
+fn cookie(page1: &Page) -> u32 {
+    u32::from_be_bytes([page1[40], page1[41], page1[42], page1[43]])
 }
 
 fn without_stamp(page: &Page) -> Page {

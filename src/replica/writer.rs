@@ -4,7 +4,7 @@
 //! Everything here runs while a connection of the host holds the file's
 //! WAL_WRITE_LOCK, so at most one transaction of one process is here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub struct Writer {
     /// Transactions that do not try their luck.
     eager: u32,
     after: After,
+    /// The pages of sqlite_schema as of a schema cookie.
+    schema: Option<(u32, HashSet<u32>)>,
 }
 
 /// What remains to be done once SQLite has committed.
@@ -72,6 +74,7 @@ impl Writer {
             kept: None,
             eager: 0,
             after: After::Nothing,
+            schema: None,
         }
     }
 
@@ -173,6 +176,7 @@ impl Replica {
             kept,
             eager,
             after,
+            schema,
             ..
         } = writer;
         let local = local
@@ -180,7 +184,7 @@ impl Replica {
             .ok_or_else(|| Error::Internal("no local files".into()))?;
         let base = local.locate(Hold::Held)?.record;
         let header = local.files.header()?;
-        let transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
+        let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
         let size = transaction.size();
         if size < base.page_count {
             return Err(Error::ReadOnly(format!(
@@ -202,6 +206,7 @@ impl Replica {
             local.store.append(state)?;
             return local.store.sync();
         }
+        transaction.look_at_schema(schema)?;
         // Recorded and durable before anything is sent: whichever state a
         // crash leaves, there is a record of it. Where the primary will have
         // to be looked at first, the record is of the position before: pulling
