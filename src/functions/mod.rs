@@ -153,18 +153,22 @@ impl Args<'_> {
         let schema = self.schema(at)?;
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
-        let found = registry::find(&path).filter(|found| !found.is_frozen().unwrap_or(false));
-        found.ok_or_else(|| {
-            if vfs::is_replica(self.db, &schema) {
-                return Error::Config(format!(
-                    "'{path}' was opened before this process forked; open it anew"
-                ));
+        let file = if path.is_empty() {
+            "a temporary database".to_string()
+        } else {
+            format!("'{path}'")
+        };
+        let why = match registry::find(&path) {
+            Some(replica) if !replica.is_frozen()? => return Ok(replica),
+            Some(_) => format!("{file} was frozen: it is not a replica any more"),
+            None if vfs::is_replica(self.db, &schema) => {
+                format!("{file} was opened before this process forked; open it anew")
             }
-            let file = if path.is_empty() { "a temporary database".to_string() } else { format!("'{path}'") };
-            Error::Config(format!(
+            None => format!(
                 "schema '{schema}' ({file}) is not a replica; open it with vfs=replica and a sync_url"
-            ))
-        })
+            ),
+        };
+        Err(Error::Config(why))
     }
 }
 
