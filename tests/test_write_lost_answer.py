@@ -7,6 +7,7 @@ from harness.check import fails, identical, outcome, series
 from harness.faults import CUT, CUT_ANSWER, CUT_INSIDE, LOSE, LOSE_ANSWER, Late
 from harness.host import BUSY, IOERR, READONLY, SqlError
 from harness.primary import eventually
+from harness.shell import stock
 
 SEED = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
@@ -275,4 +276,30 @@ def test_a_crash_while_the_answer_is_awaited(new_host, path, primary, proxy):
         db.sync()
         assert primary.sql("SELECT v FROM t WHERE id = 7") == [["mine 0"]]
         assert db.one("SELECT v FROM t WHERE id = 7") == "mine 0"
+        identical(path, primary)
+
+
+def test_a_crash_where_the_log_has_the_page_of_the_commit_already(new_host, path, primary, proxy):
+    """The log begins anew over its old frames. A commit frame of which only the header is new is whole if the page that
+    lies there is the same by chance: no such commit may come to life before the primary has it."""
+    host = new_host()
+    db = host.open(path, proxy.url, timeout=10)
+    for n in range(3):
+        db("PRAGMA wal_checkpoint(TRUNCATE)")
+        db("UPDATE t SET v = 'b' WHERE id = 7")
+        db("UPDATE t SET v = 'a' WHERE id = 7")
+        db("PRAGMA wal_checkpoint(PASSIVE)")  # the next write begins the log anew
+        seen = threading.Event()
+        proxy.once(commits, LOSE, before=seen.set)
+        db.start("UPDATE t SET v = 'b' WHERE id = 7")
+        assert seen.wait(5)
+        time.sleep(0.1)
+        host.kill()
+        proxy.rule = lambda request: "pass"
+        assert primary.sql("SELECT v FROM t WHERE id = 7") == [["a"]]
+        assert stock(path, "SELECT v FROM t WHERE id = 7") == "a"
+        host = new_host()
+        db = host.open(path, proxy.url, timeout=10)
+        assert db.one("SELECT v FROM t WHERE id = 7") == "a"
+        assert db.sync()["frames_synced"] == 0
         identical(path, primary)
