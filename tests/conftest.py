@@ -5,6 +5,7 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
+from harness.faults import FaultProxy
 from harness.host import Host
 from harness.paths import SO, SQLD
 from harness.peer import History, ScriptedPeer
@@ -99,6 +100,11 @@ def replica(host, path, primary):
 @pytest.fixture
 def new_proxy():
     yield from _made(lambda _, *args, **kwargs: Proxy(*args, **kwargs), lambda proxy: proxy.stop())
+
+
+@pytest.fixture
+def new_fault_proxy():
+    yield from _made(lambda _, *args, **kwargs: FaultProxy(*args, **kwargs), lambda proxy: proxy.stop())
 
 
 @pytest.fixture

@@ -63,6 +63,10 @@ pub trait PageSink {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
     /// The pages so far are a transaction's last (not told within a compacted part).
     fn committed(&mut self) {}
+    /// A compacted part begins: its pages are those of many transactions.
+    fn compacted(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How a pull ended.

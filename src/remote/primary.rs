@@ -408,6 +408,13 @@ impl PageSink for FirstCommit {
     fn committed(&mut self) {
         self.whole = true;
     }
+
+    fn compacted(&mut self) -> Result<()> {
+        // What the next commit was is not told any more.
+        Err(Error::Protocol(
+            "the primary has compacted its log meanwhile".into(),
+        ))
+    }
 }
 
 /// A transaction's steps on their way, request by request.

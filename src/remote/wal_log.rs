@@ -124,6 +124,7 @@ impl WalLog {
 
     /// The compacted part of the log: each page once, newest frame first.
     fn snapshot(&self, progress: &mut Progress, sink: &mut dyn PageSink) -> Result<()> {
+        sink.compacted()?;
         let deadline = Instant::now() + self.options.lock().timeout;
         let mut pause = Duration::from_millis(10);
         loop {

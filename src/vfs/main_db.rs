@@ -41,16 +41,39 @@ pub struct Transaction {
     writing: bool,
     committed: bool,
     capture: Capture,
+    /// The header of the frame that commits, as long as the primary has not.
+    /// In the log it could make a whole frame with what an older log has left
+    /// behind it, and recovery would find a commit that never was.
+    held: Option<(Vec<u8>, i64)>,
 }
 
 impl Transaction {
     fn begin(&mut self) {
         (self.writing, self.committed) = (true, false);
         self.capture.clear();
+        self.held = None;
     }
 
-    /// The log is about to be written to.
-    pub fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {
+    /// A write to the log.
+    pub fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
+        let code = self.before_write(bytes, at as u64);
+        if code != sql::SQLITE_OK {
+            return code;
+        }
+        if self.capture.is_commit_due() && !self.committed {
+            self.held = Some((bytes.to_vec(), at));
+            return sql::SQLITE_OK;
+        }
+        if let Some((header, at)) = self.held.take() {
+            let code = real.write_bytes(&header, at);
+            if code != sql::SQLITE_OK {
+                return code;
+            }
+        }
+        real.write_bytes(bytes, at)
+    }
+
+    fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {
         let Some((commit, page)) = self.capture.write(bytes, at) else {
             return sql::SQLITE_OK;
         };
@@ -66,6 +89,9 @@ impl Transaction {
         };
         let done = self.replica.commit(written);
         self.committed = done.is_ok();
+        if !self.committed {
+            self.held = None;
+        }
         failed(&self.replica, done)
     }
 }
@@ -96,6 +122,7 @@ impl MainDb {
             writing: false,
             committed: false,
             capture: Capture::default(),
+            held: None,
         };
         MainDb {
             replica,

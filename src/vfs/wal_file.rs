@@ -5,7 +5,6 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
-use libsqlite3_sys as sql;
 use parking_lot::Mutex;
 
 use super::main_db::Transaction;
@@ -16,10 +15,6 @@ pub struct WalFile(pub Arc<Mutex<Transaction>>);
 
 impl FileHooks for WalFile {
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
-        let code = self.0.lock().before_write(bytes, at as u64);
-        if code != sql::SQLITE_OK {
-            return code;
-        }
-        real.write_bytes(bytes, at)
+        self.0.lock().write(real, bytes, at)
     }
 }

@@ -40,6 +40,11 @@ impl Capture {
             .collect()
     }
 
+    /// Whether the header of a commit frame was written, and its page was not.
+    pub fn is_commit_due(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Takes note of a write to the log. If it is the one after which the
     /// transaction is committed, answers its frame and page.
     pub fn write<'a>(&mut self, bytes: &'a [u8], at: u64) -> Option<(CommitFrame, &'a Page)> {
@@ -107,7 +112,9 @@ mod tests {
     fn only_the_commit_frame_commits() {
         let mut capture = Capture::default();
         assert_eq!(frame(&mut capture, 4, 2, 0), None);
+        assert!(!capture.is_commit_due());
         let commit = frame(&mut capture, 5, 9, 12).unwrap();
+        assert!(!capture.is_commit_due());
         assert_eq!(
             commit,
             CommitFrame {

@@ -52,3 +52,24 @@ def identical(path, source):
     """The file, checkpointed, is byte for byte what the primary (or a history) holds."""
     assert integrity(path) == "ok"
     same_bytes(file_bytes(path), source.image().bytes())
+
+
+def outcome(action):
+    """The SQL error it ends in, or None."""
+    try:
+        action()
+    except SqlError as error:
+        return error
+
+
+def fails(action, *codes):
+    """It ends in an error with one of these primary result codes; the error."""
+    error = outcome(action)
+    assert error is not None, f"no error where one of {codes} was due"
+    assert error.code in codes, (error.code, error)
+    return error
+
+
+def series(count):
+    """A table expression for both sides: stock SQLite has no generate_series."""
+    return f"(WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {count}) SELECT value FROM n)"

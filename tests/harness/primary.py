@@ -141,6 +141,10 @@ class Primary:
             if error:
                 raise SqlFailed(error["message"])
 
+    def stream(self):
+        """A client's stream of its own: `with primary.stream() as run: run("BEGIN IMMEDIATE")`."""
+        return SqlStream(self)
+
     def create_namespace(self, name):
         self.post(self.admin_port, f"/v1/namespaces/{name}/create", {})
 
@@ -177,6 +181,35 @@ class Primary:
             raise
         finally:
             puller.close()
+
+
+class SqlStream:
+    def __init__(self, primary):
+        self.primary, self.baton = primary, None
+
+    def _ask(self, request):
+        body = {"baton": self.baton, "requests": [request]}
+        answer = self.primary.post(self.primary.port, "/v2/pipeline", body)
+        self.baton = answer["baton"]
+        (result,) = answer["results"]
+        if result["type"] == "error":
+            raise SqlFailed(result["error"]["message"])
+        return result["response"]
+
+    def __call__(self, sql, *args):
+        stmt = {"sql": sql, "args": [_to_hrana(a) for a in args]}
+        rows = self._ask({"type": "execute", "stmt": stmt})["result"]["rows"]
+        return [[_from_hrana(v) for v in row] for row in rows]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.baton:
+            try:
+                self._ask({"type": "close"})
+            except (SqlFailed, OSError):
+                pass  # it is gone already
 
 
 def _to_hrana(value):

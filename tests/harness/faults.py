@@ -1,0 +1,178 @@
+"""A proxy that knows requests: loses, holds and cuts single ones, on either way."""
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from .proxy import Proxy
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
+
+PASS = "pass"
+LOSE = "lose"  # never delivered, and silence
+CUT = "cut"  # never delivered, the connection ends
+CUT_INSIDE = "cut inside"  # half of it delivered, the connection ends
+LOSE_ANSWER = "lose answer"  # delivered and answered; the client hears nothing
+CUT_ANSWER = "cut answer"  # delivered and answered; the connection ends instead
+
+
+@dataclass
+class Late:
+    """Delivered so many seconds later, even if the client has given up by then."""
+    seconds: float
+
+
+@dataclass
+class Request:
+    path: str
+    body: bytes
+
+    @property
+    def begins(self):
+        return b"BEGIN IMMEDIATE" in self.body
+
+    @property
+    def commits(self):
+        """Ends a transaction of shipped pages."""
+        return self.path == "/v3-protobuf/pipeline" and b"COMMIT" in self.body
+
+    @property
+    def pages(self):
+        return self.body.count(b"UPDATE sqlite_dbpage")
+
+
+class FaultProxy(Proxy):
+    """`rule(request)` answers what is to become of it; it may take its time, and do things of its own."""
+
+    def __init__(self, target, rule=None):
+        self.rule = rule or (lambda request: PASS)
+        self.log = []  # (request without its body, fate)
+        super().__init__(target)
+
+    def once(self, choose, fate, before=lambda: None, after=lambda: None):
+        """The next request that `choose` likes meets this fate; an Event that tells when it has."""
+        done, lock, free = threading.Event(), threading.Lock(), [True]
+
+        def rule(request):
+            with lock:
+                if not choose(request) or not free[0]:
+                    return PASS
+                free[0] = False
+            before()
+            return fate
+
+        self.rule, self.after = rule, lambda: (after(), done.set())
+        return done
+
+    def after(self):
+        """Called when a request that did not pass has met its fate."""
+
+    def _serve(self, client):
+        self.connections += 1
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            split = urlsplit(self.target)
+            server = socket.create_connection((split.hostname, split.port), 10)
+        except OSError:
+            return self._shut(client)
+        server.settimeout(None)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open |= {client, server}
+        link = _Link(self, client, server)
+        threading.Thread(target=link.backward, daemon=True).start()
+        link.forward()
+        self._open -= {client, server}
+
+
+class _Link:
+    def __init__(self, proxy, client, server):
+        self.proxy, self.client, self.server = proxy, client, server
+        self.fate, self.answered, self.gone = PASS, threading.Event(), False
+
+    def end(self):
+        Proxy._shut(self.client)
+        Proxy._shut(self.server)
+
+    def forward(self):
+        data = b""
+        try:
+            while True:
+                while not (whole := self._whole(data)):
+                    more = self.client.recv(1 << 16)
+                    if not more:
+                        return
+                    data += more
+                head, body = data[:whole[0]], data[whole[0]:whole[1]]
+                data = data[whole[1]:]
+                self._request(head, body)
+        except OSError:
+            pass
+        finally:
+            self.end()
+
+    @staticmethod
+    def _whole(data):
+        """Where the first request's head and body end."""
+        head = data.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        length = LENGTH.search(data, 0, head + 2)
+        end = head + 4 + (int(length[1]) if length else 0)
+        return (head + 4, end) if len(data) >= end else None
+
+    def _request(self, head, body):
+        request = Request(head.split(b" ", 2)[1].decode(), body)
+        self.proxy.requests.append(request.path)
+        fate = self.proxy.rule(request)
+        self.fate = fate
+        self.answered.clear()
+        self.proxy.log.append((request.path, request.begins, request.commits, request.pages, fate))
+        if fate == PASS:
+            return self.server.sendall(head + body)
+        try:
+            if fate == CUT:
+                raise ConnectionAbortedError
+            if fate == CUT_INSIDE:
+                self.server.sendall((head + body)[:len(head) + len(body) // 2])
+                time.sleep(0.02)
+                raise ConnectionAbortedError
+            if fate == LOSE:
+                while self.client.recv(1 << 16):
+                    pass
+                raise ConnectionAbortedError
+            if isinstance(fate, Late):
+                time.sleep(fate.seconds)
+                self.fate = PASS
+            self.server.sendall(head + body)
+            # However long it takes; and whoever still listens.
+            self.answered.wait(60)
+            if fate == CUT_ANSWER:
+                raise ConnectionAbortedError
+            if fate == LOSE_ANSWER:
+                self.proxy.after()
+                while self.client.recv(1 << 16):
+                    pass
+                raise ConnectionAbortedError
+        finally:
+            if fate != LOSE_ANSWER:
+                self.proxy.after()
+
+    def backward(self):
+        try:
+            while data := self.server.recv(1 << 16):
+                self.proxy.bytes_back += len(data)
+                if self.fate in (LOSE_ANSWER, CUT_ANSWER):
+                    self.answered.set()
+                    continue
+                try:
+                    self.client.sendall(data)
+                except OSError:
+                    pass  # nobody listens any more
+                self.answered.set()
+        except OSError:
+            pass
+        self.answered.set()
+        Proxy._shut(self.client)
+        Proxy._shut(self.server)

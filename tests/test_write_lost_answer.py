@@ -1,0 +1,305 @@
+"""A commit whose request or answer is lost: what the user is told is true, and nothing happens twice."""
+import threading
+import time
+
+import pytest
+from harness.check import fails, identical, outcome, series
+from harness.faults import CUT, CUT_ANSWER, CUT_INSIDE, LOSE, LOSE_ANSWER, Late
+from harness.host import BUSY, IOERR, READONLY, SqlError
+from harness.primary import eventually
+from harness.shell import stock
+
+SEED = """
+CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+INSERT INTO t SELECT value, 'seed ' || value FROM generate_series(1, 100);
+"""
+MODES = ["eager", "optimistic"]
+
+
+def commits(request):
+    return request.commits
+
+
+@pytest.fixture
+def primary(new_primary):
+    return new_primary(SEED)
+
+
+@pytest.fixture
+def proxy(new_fault_proxy, primary):
+    return new_fault_proxy(primary.url)
+
+
+@pytest.fixture(params=MODES)
+def db(request, host, path, primary, proxy):
+    """A replica that has written; an optimistic one has a stream of its own by now."""
+    db = host.open(path, proxy.url, write_lock=request.param, timeout=2)
+    for n in range(2):
+        db(f"UPDATE t SET v = 'warm {n}' WHERE id = 100")
+    del proxy.log[:]
+    db.optimistic = request.param == "optimistic"
+    return db
+
+
+def one_request(proxy):
+    """Was the transaction shipped in one request, the begin in it?"""
+    return [entry for entry in proxy.log if entry[2]][0][1]
+
+
+@pytest.mark.parametrize("fate", [LOSE_ANSWER, CUT_ANSWER])
+def test_the_answer_is_lost(fate, db, primary, proxy, path):
+    before = primary.hello()[1]
+    done = proxy.once(commits, fate)
+    db("UPDATE t SET v = 'mine' WHERE id = 7")
+    assert done.is_set() and one_request(proxy) == db.optimistic
+    assert db.one("SELECT v FROM t WHERE id = 7") == "mine"
+    assert primary.sql("SELECT id FROM t WHERE v = 'mine'") == [[7]]
+    assert primary.hello()[1] == before + 1 + 1  # the table's page, the index's
+    assert db.frame_no == before + 2
+    db("UPDATE t SET v = 'next' WHERE id = 8")
+    assert primary.sql("SELECT v FROM t WHERE id = 8") == [["next"]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("fate", [LOSE_ANSWER, CUT_ANSWER])
+def test_the_answer_to_an_insert_that_grows_is_lost(fate, db, primary, proxy, path):
+    proxy.once(commits, fate)
+    rows = db(f"INSERT INTO t(v) SELECT hex(randomblob(900)) FROM {series(40)} RETURNING id, v")
+    assert len(rows) == 40
+    assert [tuple(row) for row in primary.sql("SELECT id, v FROM t WHERE id > 100")] == rows
+    db("CREATE TABLE another(x)")
+    assert primary.sql("SELECT count(*) FROM another") == [[0]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("fate", [CUT, CUT_INSIDE, LOSE])
+def test_the_request_is_lost(fate, db, primary, proxy, path):
+    before = primary.hello()
+    proxy.once(commits, fate)
+    fails(lambda: db("UPDATE t SET v = 'mine' WHERE id = 7"), READONLY)
+    assert "did not arrive" in db.host.last_error()
+    assert primary.hello() == before
+    assert db.one("SELECT v FROM t WHERE id = 7") == "seed 7"
+    db("UPDATE t SET v = 'mine' WHERE id = 7")
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["mine"]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("seconds", [2.3, 4])
+def test_the_request_comes_late(seconds, db, primary, proxy, path):
+    """The client has given up after 2 s, and found out what will be: never something else."""
+    done = proxy.once(commits, Late(seconds))
+    try:
+        db("UPDATE t SET v = 'mine' WHERE id = 7")
+        told = "mine"
+    except SqlError as error:
+        assert error.code == READONLY, error
+        told = "seed 7"
+    assert one_request(proxy) == db.optimistic
+    assert db.one("SELECT v FROM t WHERE id = 7") == told
+    assert done.wait(10)
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [[told]]
+    db("UPDATE t SET v = 'next' WHERE id = 8")
+    identical(path, primary)
+
+
+def test_the_request_waits_for_the_lock_at_the_primary(host, path, primary, proxy):
+    """Sent, and still under way when the client gives up: the optimistic transaction has yet to begin."""
+    db = host.open(path, proxy.url, write_lock="optimistic", timeout=2)
+    for n in range(2):
+        db(f"UPDATE t SET v = 'warm {n}' WHERE id = 100")
+    held = threading.Event()
+
+    def hold():
+        with primary.stream() as stream:
+            stream("BEGIN IMMEDIATE")
+            held.set()
+            time.sleep(3.5)
+            stream("ROLLBACK")
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    try:
+        db("UPDATE t SET v = 'mine' WHERE id = 7")
+        told = "mine"
+    except SqlError as error:
+        assert error.code in (READONLY, BUSY), error
+        told = "seed 7"
+    other.join()
+    time.sleep(0.5)
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [[told]]
+    assert db.one("SELECT v FROM t WHERE id = 7") == told
+    db("UPDATE t SET v = 'next' WHERE id = 8")
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("theirs", ["UPDATE t SET v = 'theirs' WHERE id = 9", "UPDATE t SET v = 'theirs' WHERE id = 7",
+                                    "INSERT INTO t(v) SELECT randomblob(3000) FROM generate_series(1, 20)"])
+def test_another_client_commits_right_after(theirs, db, primary, proxy, path):
+    proxy.once(commits, CUT_ANSWER, after=lambda: primary.sql(theirs))
+    db("UPDATE t SET v = 'mine' WHERE id = 7")
+    expected = [tuple(row) for row in primary.sql("SELECT v FROM t WHERE id = 7")]
+    assert db("SELECT v FROM t WHERE id = 7") == expected
+    db.sync()
+    identical(path, primary)
+
+
+def test_another_client_commits_instead(db, primary, proxy, path):
+    """The request never arrived, and the first commit behind the base is somebody else's, on the same row."""
+    proxy.once(commits, CUT, after=lambda: primary.sql("UPDATE t SET v = 'theirs' WHERE id = 7"))
+    fails(lambda: db("UPDATE t SET v = 'mine' WHERE id = 7"), READONLY)
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["theirs"]]
+    db("UPDATE t SET v = v || ' and mine' WHERE id = 7")
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["theirs and mine"]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("fate", [CUT_ANSWER, CUT])
+def test_the_log_is_compacted_before_it_is_looked_up(fate, host, path, new_primary, new_fault_proxy):
+    """What was right behind the base is only part of a snapshot by then: yes, no, or unknown; never the wrong one."""
+    primary = new_primary(SEED, max_log_duration=1)
+    proxy = new_fault_proxy(primary.url)
+    db = host.open(path, proxy.url, timeout=2)
+    base = db.frame_no
+
+    def compact():
+        deadline = time.monotonic() + 20
+        while not primary.snapshot_needed(base + 1):
+            primary.sql("UPDATE t SET v = ? WHERE id = 50", str(time.monotonic()))
+            time.sleep(0.1)
+            assert time.monotonic() < deadline
+
+    proxy.once(commits, fate, after=compact)
+    try:
+        db("UPDATE t SET v = 'mine' WHERE id = 7")
+        told = {"mine"}
+    except SqlError as error:
+        assert error.code in (READONLY, IOERR), error
+        told = {"seed 7"} if error.code == READONLY else {"seed 7", "mine"}
+    there = primary.sql("SELECT v FROM t WHERE id = 7")[0][0]
+    assert there in told
+    db.sync()
+    assert db.one("SELECT v FROM t WHERE id = 7") == there
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_primary_is_killed_at_that_moment(moment, db, primary, proxy, path):
+    """It comes back with another log: nobody can tell any more, and nothing is made up."""
+    def crash():
+        primary.kill()
+        primary.start()
+
+    if moment == "before":
+        proxy.once(commits, CUT, before=crash)
+    else:
+        proxy.once(commits, CUT_ANSWER, after=crash)
+    error = outcome(lambda: db("UPDATE t SET v = 'mine' WHERE id = 7"))
+    there = primary.sql("SELECT v FROM t WHERE id = 7")[0][0]
+    if error is None:
+        assert there == "mine"
+    elif error.code == READONLY:
+        assert there == "seed 7"
+    else:
+        assert error.code in (IOERR, BUSY), error
+        if error.code == BUSY:
+            assert there == "seed 7"
+    db.sync()
+    assert db.one("SELECT v FROM t WHERE id = 7") == there
+    db("UPDATE t SET v = 'next' WHERE id = 8")
+    assert primary.sql("SELECT v FROM t WHERE id = 8") == [["next"]]
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_primary_is_restarted_at_that_moment(moment, db, primary, proxy, path):
+    """Cleanly: its log goes on, so the outcome is known."""
+    if moment == "before":
+        proxy.once(commits, CUT, before=primary.restart)
+    else:
+        proxy.once(commits, CUT_ANSWER, after=primary.restart)
+    error = outcome(lambda: db("UPDATE t SET v = 'mine' WHERE id = 7"))
+    there = primary.sql("SELECT v FROM t WHERE id = 7")[0][0]
+    assert (error is None) == (there == "mine")
+    assert error is None if moment == "after" else error is None or error.code in (READONLY, BUSY)
+    assert db.one("SELECT v FROM t WHERE id = 7") == there
+    db("UPDATE t SET v = 'next' WHERE id = 8")
+    identical(path, primary)
+
+
+BIG = f"INSERT INTO big SELECT value, randomblob(3600) FROM {series(9000)}"
+
+
+@pytest.mark.parametrize("fate", [CUT_ANSWER, LOSE_ANSWER, CUT])
+@pytest.mark.parametrize("part", ["commit", "first part"])
+def test_a_transaction_of_several_requests(fate, part, host, path, primary, proxy):
+    """9,000 pages, spilled here (a small cache) and there, on their way in three requests."""
+    primary.sql("CREATE TABLE big(id INTEGER PRIMARY KEY, data)")
+    db = host.open(path, proxy.url, timeout=5)
+    db("PRAGMA cache_size = 50")
+    before = primary.hello()
+    is_part = commits if part == "commit" else lambda request: request.pages > 1000 and not request.commits
+    done = proxy.once(is_part, fate)
+    if part == "commit" and fate != CUT:
+        db(BIG)
+        assert primary.sql("SELECT count(*) FROM big") == [[9000]]
+    else:
+        fails(lambda: db(BIG), READONLY)
+        assert primary.hello() == before
+        assert db.one("SELECT count(*) FROM big") == 0
+        db("INSERT INTO big VALUES(1, 'small')")
+    assert done.is_set()
+    assert primary.sql("SELECT sum(id), sum(length(data)) FROM big") == [list(row) for row in db(
+        "SELECT sum(id), sum(length(data)) FROM big")]
+    db.sync()
+    identical(path, primary)
+
+
+def test_a_crash_while_the_answer_is_awaited(new_host, path, primary, proxy):
+    """The process dies between request and answer: the next one has what the primary has."""
+    for n, fate in enumerate([LOSE_ANSWER, LOSE]):
+        host = new_host()
+        db = host.open(path, proxy.url, timeout=10)
+        db("UPDATE t SET v = 'warm' WHERE id = 100")
+        seen = threading.Event()
+        proxy.once(commits, fate, before=seen.set)
+        db.start(f"UPDATE t SET v = 'mine {n}' WHERE id = 7")
+        assert seen.wait(5)
+        time.sleep(0.3)
+        host.kill()
+        proxy.rule = lambda request: "pass"
+        eventually(lambda: primary.sql("SELECT 1"))
+        db = new_host().open(path, proxy.url)
+        assert db.one("SELECT v FROM t WHERE id = 7") in ("seed 7", "mine 0")
+        db.sync()
+        assert primary.sql("SELECT v FROM t WHERE id = 7") == [["mine 0"]]
+        assert db.one("SELECT v FROM t WHERE id = 7") == "mine 0"
+        identical(path, primary)
+
+
+def test_a_crash_where_the_log_has_the_page_of_the_commit_already(new_host, path, primary, proxy):
+    """The log begins anew over its old frames. A commit frame of which only the header is new is whole if the page that
+    lies there is the same by chance: no such commit may come to life before the primary has it."""
+    host = new_host()
+    db = host.open(path, proxy.url, timeout=10)
+    for n in range(3):
+        db("PRAGMA wal_checkpoint(TRUNCATE)")
+        db("UPDATE t SET v = 'b' WHERE id = 7")
+        db("UPDATE t SET v = 'a' WHERE id = 7")
+        db("PRAGMA wal_checkpoint(PASSIVE)")  # the next write begins the log anew
+        seen = threading.Event()
+        proxy.once(commits, LOSE, before=seen.set)
+        db.start("UPDATE t SET v = 'b' WHERE id = 7")
+        assert seen.wait(5)
+        time.sleep(0.1)
+        host.kill()
+        proxy.rule = lambda request: "pass"
+        assert primary.sql("SELECT v FROM t WHERE id = 7") == [["a"]]
+        assert stock(path, "SELECT v FROM t WHERE id = 7") == "a"
+        host = new_host()
+        db = host.open(path, proxy.url, timeout=10)
+        assert db.one("SELECT v FROM t WHERE id = 7") == "a"
+        assert db.sync()["frames_synced"] == 0
+        identical(path, primary)
