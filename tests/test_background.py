@@ -484,6 +484,6 @@ def test_a_plain_file_has_no_background(host, path):
     db("CREATE TABLE t(a)")
     refused(db.sync, ("not a replica", "sync_url"))
     db.close()
-    assert threads(host) <= before
+    eventually(lambda: threads(host) <= before)
 
 

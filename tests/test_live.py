@@ -341,6 +341,8 @@ def test_a_primary_without_streams_is_asked_again_and_again(host, peer, history,
     """LogEntries is refused: it becomes a poll."""
     db = host.open(path, peer.url, live=1)
     in_words(eventually(lambda: db.status()["last_error"]), "not here")
+    time.sleep(2)
+    assert peer.calls.count("LogEntries") < 12, "no pause in between"
     history.commit("INSERT INTO t VALUES(9, 'x')")
     eventually(lambda: db.one("SELECT count(*) FROM t WHERE id = 9") == 1, 10)
 

@@ -17,6 +17,8 @@ use crate::wal::writer::LogEnd;
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// A log file of this size is cut back when it is done with.
 const LARGE_LOG: u64 = 16 << 20;
+/// So often that is tried.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// What lies at a replica's path.
 pub enum Found {
@@ -41,6 +43,8 @@ pub struct Local {
     /// The wal-index' transaction counter when the state was last known, and
     /// the state: as long as the counter stands, nobody has written since.
     known: Option<(u32, Record)>,
+    /// When the log was last checkpointed because it is due.
+    tried: Option<Instant>,
 }
 
 impl Local {
@@ -87,6 +91,7 @@ impl Local {
                 store,
                 path: path.to_string(),
                 known: None,
+                tried: None,
             })),
             None => Found::OutOfWalMode,
         }))
@@ -101,6 +106,7 @@ impl Local {
             store,
             path: path.to_string(),
             known: None,
+            tried: None,
         })
     }
 
@@ -233,9 +239,12 @@ impl Local {
             .max_frame
             .saturating_sub(self.files.index().backfilled()?);
         let large = u64::from(header.max_frame) * FRAME_SIZE as u64 > LARGE_LOG;
-        if waiting < CHECKPOINT_FRAMES && !large {
+        // A large log that readers keep is no reason to try at every commit.
+        let tried = self.tried.is_some_and(|at| at.elapsed() < RETRY);
+        if waiting < CHECKPOINT_FRAMES && (!large || tried) {
             return Ok(());
         }
+        self.tried = Some(Instant::now());
         self.checkpoint(if large {
             Checkpoint::Truncate
         } else {

@@ -13,6 +13,7 @@ pub mod position;
 pub mod progress;
 pub mod registry;
 mod scheduler;
+mod session;
 mod staged;
 pub mod status;
 
