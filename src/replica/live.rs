@@ -5,15 +5,18 @@
 //! network, and of what it shares with others it holds only the log's write
 //! lock, while it applies what has already come.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use super::apply::Message;
 use super::backoff::Backoff;
 use super::leader::{self, Candidate};
-use super::local::{Found, Local};
+use super::local::{Found, Local, Located};
 use super::pipeline::{self, Outcome};
+use super::position::Record;
 use super::scheduler::{Control, Event, News};
 use super::session::Session;
 use super::staged::{Fit, Staged};
@@ -235,12 +238,12 @@ impl Worker {
             } else {
                 &step
             };
-            let hands = &self.control.hands;
+            let (control, hands) = (&self.control, &self.control.hands);
             let remote = self.remote.as_mut().ok_or(Error::Interrupted)?;
             let pulled = pipeline::pull(remote, position, to, &mut |_| {}, |messages| {
                 let mut hands = hands.lock();
                 let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
-                local.increment(&base, LOCK_SLICE, messages)
+                patiently(control, local, &base, messages)
             })?;
             match pulled {
                 Outcome::UpToDate => {
@@ -473,6 +476,24 @@ impl Worker {
         self.backoff.reset();
         if self.said.take().is_some() {
             log::info(|| format!("'{}': the primary is back", self.path()));
+        }
+    }
+}
+
+/// As `increment`; a writer is waited for until there is an order, rather than
+/// fetching everything again.
+fn patiently(
+    control: &Control,
+    local: &mut Local,
+    base: &Located,
+    messages: &mut dyn Iterator<Item = Message>,
+) -> Result<Option<Record>> {
+    let begun = Cell::new(false);
+    let mut messages = messages.inspect(|_| begun.set(true));
+    loop {
+        match local.increment(base, LOCK_SLICE, &mut messages) {
+            Err(Error::Busy(_)) if !begun.get() && control.check().is_ok() => {}
+            result => return result,
         }
     }
 }
