@@ -79,6 +79,26 @@ def test_catching_up_goes_in_steps(host, primary, path):
     identical(path, primary)
 
 
+def test_a_stock_writer_costs_no_traffic(host, new_host, primary, path):
+    """What was fetched while somebody else has the write lock is kept until it is free."""
+    db = host.open(path, primary.url, sync_interval=0.05)
+    current(db, primary)
+    stranger = new_host(library=None).plain(path)
+    stranger("BEGIN IMMEDIATE")
+    before = db.status()["bytes_received"]
+    primary.sql("INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM generate_series(1, 300)")
+    time.sleep(2)
+    fetched = db.status()["bytes_received"] - before
+    assert 900_000 < fetched < 3_000_000 and db.status()["last_error"] is None
+    start = time.perf_counter()
+    other = host.open(path)
+    other.close()
+    assert time.perf_counter() - start < 0.5
+    stranger("ROLLBACK")
+    current(db, primary)
+    identical(path, primary)
+
+
 # --- configuration -------------------------------------------------------------------------------
 
 def test_configuration_at_run_time(host, primary, new_proxy, path):
@@ -484,6 +504,6 @@ def test_a_plain_file_has_no_background(host, path):
     db("CREATE TABLE t(a)")
     refused(db.sync, ("not a replica", "sync_url"))
     db.close()
-    eventually(lambda: threads(host) <= before, what="no thread more than before")
+    eventually(lambda: threads(host) <= before)
 
 

@@ -50,7 +50,7 @@ def test_latency(live, primary, path):
     found = lags(live, primary, 100)
     print(f"a commit is readable after {found[50] * 1e3:.2f} ms (median), {found[98] * 1e3:.2f} ms (99 %), "
           f"{found[-1] * 1e3:.2f} ms (worst of 100)")
-    assert found[50] < 0.05
+    assert found[50] < 0.25
     identical(path, primary)
 
 
@@ -151,7 +151,7 @@ def test_silence_is_no_failure(secure, new_host, primary, new_proxy, tmp_path, p
     online(db)
     for _ in range(3):
         time.sleep(1.5)
-        assert lags(db, primary, 5)[2] < 0.05
+        assert lags(db, primary, 5)[2] < 0.5
         assert db.status()["last_error"] is None
     assert db.status()["state"] == "online" and time.time() - db.status()["last_sync"] < 2
     if not secure:
@@ -341,6 +341,8 @@ def test_a_primary_without_streams_is_asked_again_and_again(host, peer, history,
     """LogEntries is refused: it becomes a poll."""
     db = host.open(path, peer.url, live=1)
     in_words(eventually(lambda: db.status()["last_error"]), "not here")
+    time.sleep(2)
+    assert peer.calls.count("LogEntries") < 12, "no pause in between"
     history.commit("INSERT INTO t VALUES(9, 'x')")
     eventually(lambda: db.one("SELECT count(*) FROM t WHERE id = 9") == 1, 10)
 

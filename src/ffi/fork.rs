@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Threads inside SQLite now.
 static WORKING: AtomicUsize = AtomicUsize::new(0);
@@ -14,6 +14,7 @@ static WORKING: AtomicUsize = AtomicUsize::new(0);
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// A fork waits no longer than this: a child with a stale lock is better than
 /// a parent that hangs.
+#[cfg(unix)]
 const LIMIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -105,8 +106,8 @@ extern "C" fn prepare() {
     // A thread that forks while it is inside itself must not wait for itself.
     let own = DEPTH.try_with(Cell::get).map_or(0, |d| usize::from(d > 0));
     FORKING.fetch_add(1, SeqCst);
-    let deadline = Instant::now() + LIMIT;
-    while WORKING.load(SeqCst) > own && Instant::now() < deadline {
+    let begun = std::time::Instant::now();
+    while WORKING.load(SeqCst) > own && begun.elapsed() < LIMIT {
         std::thread::sleep(PAUSE);
     }
 }

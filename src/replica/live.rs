@@ -5,26 +5,28 @@
 //! network, and of what it shares with others it holds only the log's write
 //! lock, while it applies what has already come.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{Receiver, SyncSender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use super::apply::{Located, Message};
 use super::backoff::Backoff;
 use super::files::Hold;
 use super::leader::{self, Candidate};
 use super::local::{Found, Local};
 use super::pipeline::{self, Outcome};
+use super::position::Record;
 use super::scheduler::{Control, Event, News};
+use super::session::Session;
 use super::staged::{Fit, Staged};
 use super::{Replica, frames_between, status};
 use crate::error::{Error, Result};
-use crate::ffi::{api, guard, thread};
+use crate::ffi::api;
 use crate::log;
 use crate::remote::wal_log::WalLog;
-use crate::remote::{Follower, Head, Position, Remote};
-use crate::wal::Page;
+use crate::remote::{Head, Position, Remote};
 
 /// How often a process that does not work tries whether the one that does is gone.
 const STANDBY: Duration = Duration::from_millis(200);
@@ -52,13 +54,8 @@ pub struct Worker {
     /// The failure that was logged last.
     said: Option<String>,
     streams: u64,
-}
-
-/// A stream that is read by a thread of its own.
-struct Session {
-    number: u64,
-    from: Position,
-    thread: JoinHandle<()>,
+    /// A stream that did well broke off: perhaps only the stream, perhaps not.
+    broken: bool,
 }
 
 /// A stream ended, by the primary's will or ours, and did not fail. What comes
@@ -75,6 +72,7 @@ impl Worker {
             backoff: Backoff::default(),
             said: None,
             streams: 0,
+            broken: false,
         }
     }
 
@@ -174,18 +172,22 @@ impl Worker {
         }
         self.control.check()?;
         self.open_local()?;
-        if self.backoff.is_failing() {
-            let patience = self.backoff.patience(self.replica.timeout());
+        if self.backoff.is_failing() || self.broken {
+            let mut patience = self.backoff.patience(self.replica.timeout());
+            if std::mem::take(&mut self.broken) {
+                patience = patience.min(HEARTBEAT);
+            }
             self.remote()?.probe(patience)?;
         }
         let position = self.catch_up()?;
-        self.recovered();
+        self.note();
         let options = self.replica.options();
         if options.live {
             self.follow(position)?;
             // Not at once again, should it end so every time.
             return self.pause(Duration::from_millis(25));
         }
+        self.doing_well();
         self.pause(options.sync_interval.max(Duration::from_millis(1)))
     }
 
@@ -237,12 +239,12 @@ impl Worker {
             } else {
                 &step
             };
-            let hands = &self.control.hands;
+            let (control, hands) = (&self.control, &self.control.hands);
             let remote = self.remote.as_mut().ok_or(Error::Interrupted)?;
             let pulled = pipeline::pull(remote, position, to, &mut |_| {}, |messages| {
                 let mut hands = hands.lock();
                 let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
-                local.increment(&base, Hold::Take(LOCK_SLICE), messages)
+                patiently(control, local, &base, messages)
             })?;
             match pulled {
                 Outcome::UpToDate => {
@@ -280,55 +282,19 @@ impl Worker {
 
     /// Keeps the primary's stream open and applies what it brings.
     fn follow(&mut self, position: Position) -> Result<Ended> {
-        let session = self.open_stream(position)?;
-        let result = self.serve(&session);
-        self.control.detach_all_but_first();
-        self.close_stream(session);
-        result
-    }
-
-    fn open_stream(&mut self, position: Position) -> Result<Session> {
-        let mut remote = Replica::wal_log(&self.replica.options, &self.replica.status)?;
-        self.control.attach(remote.line())?;
         self.streams += 1;
-        let number = self.streams;
-        let from = position.clone();
-        let mut reader = Reader {
-            number,
-            events: self.control.sender(),
-            control: self.control.clone(),
-        };
-        let thread = thread::spawn("libreplica-live", move || {
-            let followed = guard::catch(|| remote.follow(&position, &mut reader))
-                .unwrap_or_else(|panic| Err(Error::Internal(panic)));
-            // Nobody listens any more where this fails.
-            let _ = reader.tell(News::Ended(followed));
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
-        Ok(Session {
-            number,
-            from,
-            thread,
-        })
-    }
-
-    /// The stream's connection is cut: its thread ends, in a moment or (a
-    /// connect that hangs) by itself later.
-    fn close_stream(&self, session: Session) {
-        let deadline = Instant::now() + Duration::from_millis(100);
-        while !session.thread.is_finished() && Instant::now() < deadline {
-            // It may want to hand something over.
-            let _ = self.events.recv_timeout(Duration::from_millis(5));
-        }
-        if session.thread.is_finished() {
-            let _ = session.thread.join();
-        }
+        let session = Session::open(&self.replica, &self.control, self.streams, position)?;
+        let result = self.serve(&session);
+        self.control.cut_attached();
+        session.close(&self.events);
+        result
     }
 
     fn serve(&mut self, session: &Session) -> Result<Ended> {
         let mut staged = Staged::default();
         let mut heard = Instant::now();
         let mut expected: Option<(u64, Instant)> = None;
+        let mut well = false;
         // The newest commit that the stream has brought.
         let mut at = session.from.frame_no;
         loop {
@@ -355,12 +321,23 @@ impl Worker {
                         Some(frame_no) => expected = Some((frame_no, Instant::now() + GRACE)),
                         None => self.replica.status.heard(head.frame_no),
                     }
+                    // A stream that opens and breaks at once is no success.
+                    self.doing_well();
+                    well = true;
                     self.note();
                     heard = Instant::now();
                 }
                 continue;
             };
-            let mut ended = self.stage(session, event, &mut staged, &mut at)?;
+            let mut ended = match self.stage(session, event, &mut staged, &mut at) {
+                // Something on the way may end every stream after a while.
+                Err(Error::Unreachable(why)) if well => {
+                    log::debug(|| format!("'{}': the stream broke off: {why}", self.path()));
+                    self.broken = true;
+                    return Ok(Ended);
+                }
+                staged => staged?,
+            };
             // What has arrived by now goes into the same local transaction.
             while ended.is_none() && staged.position().is_some() && staged.len() < GROUP {
                 match self.events.try_recv() {
@@ -368,8 +345,12 @@ impl Worker {
                     Err(_) => break,
                 }
             }
-            if staged.position().is_some() && !self.apply(&mut staged)? {
-                return Ok(Ended);
+            if staged.position().is_some() {
+                if !self.apply(&mut staged)? {
+                    return Ok(Ended);
+                }
+                self.doing_well();
+                well = true;
             }
             heard = Instant::now();
             expected = expected.filter(|(frame_no, _)| at < Some(*frame_no));
@@ -493,49 +474,28 @@ impl Worker {
         }
     }
 
-    fn recovered(&mut self) {
+    fn doing_well(&mut self) {
         self.backoff.reset();
-        self.note();
         if self.said.take().is_some() {
             log::info(|| format!("'{}': the primary is back", self.path()));
         }
     }
 }
 
-/// Reads a stream and hands over what comes.
-struct Reader {
-    number: u64,
-    events: SyncSender<Event>,
-    control: Arc<Control>,
-}
-
-impl Reader {
-    fn tell(&self, news: News) -> Result<()> {
-        self.events
-            .send(Event::Stream(self.number, news))
-            .map_err(|_| Error::Interrupted)
-    }
-}
-
-impl Follower for Reader {
-    fn opened(&mut self, head: &Head) -> Result<()> {
-        self.tell(News::Opened(head.clone()))
-    }
-
-    fn page(&mut self, frame_no: u64, checksum: u64, pgno: u32, page: &Page) -> Result<()> {
-        self.tell(News::Page {
-            frame_no,
-            checksum,
-            pgno,
-            page: Box::new(*page),
-        })
-    }
-
-    fn commit(&mut self, position: Position, page_count: u32) -> Result<()> {
-        self.tell(News::Commit(position, page_count))
-    }
-
-    fn silent(&mut self) -> Result<()> {
-        self.control.check()
+/// As `increment`; a writer is waited for until there is an order, rather than
+/// fetching everything again.
+fn patiently(
+    control: &Control,
+    local: &mut Local,
+    base: &Located,
+    messages: &mut dyn Iterator<Item = Message>,
+) -> Result<Option<Record>> {
+    let begun = Cell::new(false);
+    let mut messages = messages.inspect(|_| begun.set(true));
+    loop {
+        match local.increment(base, Hold::Take(LOCK_SLICE), &mut messages) {
+            Err(Error::Busy(_)) if !begun.get() && control.check().is_ok() => {}
+            result => return result,
+        }
     }
 }

@@ -18,6 +18,8 @@ use crate::wal::writer::LogEnd;
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// A log file of this size is cut back when it is done with.
 const LARGE_LOG: u64 = 16 << 20;
+/// So often that is tried.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// What lies at a replica's path.
 pub enum Found {
@@ -35,6 +37,8 @@ pub struct Local {
     path: String,
     /// The state that was last known, and the wal-index header it had.
     seen: Option<(Header, Record)>,
+    /// When the log was last checkpointed because it is due.
+    tried: Option<Instant>,
 }
 
 impl Local {
@@ -81,6 +85,7 @@ impl Local {
                 store,
                 path: path.to_string(),
                 seen: None,
+                tried: None,
             })),
             None => Found::OutOfWalMode,
         }))
@@ -106,6 +111,7 @@ impl Local {
             store,
             path: path.to_string(),
             seen: None,
+            tried: None,
         })
     }
 
@@ -250,9 +256,12 @@ impl Local {
             .max_frame
             .saturating_sub(self.files.index().backfilled()?);
         let large = u64::from(header.max_frame) * FRAME_SIZE as u64 > LARGE_LOG;
-        if waiting < CHECKPOINT_FRAMES && !large {
+        // A large log that readers keep is no reason to try at every commit.
+        let tried = self.tried.is_some_and(|at| at.elapsed() < RETRY);
+        if waiting < CHECKPOINT_FRAMES && (!large || tried) {
             return Ok(());
         }
+        self.tried = Some(Instant::now());
         self.checkpoint(if large {
             Checkpoint::Truncate
         } else {

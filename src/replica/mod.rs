@@ -14,6 +14,7 @@ pub mod progress;
 mod proof;
 pub mod registry;
 mod scheduler;
+mod session;
 mod staged;
 pub mod status;
 pub mod transaction;

@@ -113,8 +113,11 @@ impl Control {
         self.check()
     }
 
-    pub fn detach_all_but_first(&self) {
-        self.lines.lock().truncate(1);
+    /// Cuts every connection but the first.
+    pub fn cut_attached(&self) {
+        let mut lines = self.lines.lock();
+        let keep = lines.len().min(1);
+        lines.drain(keep..).for_each(|line| line.cut());
     }
 
     /// Has the worker look at its flags, whatever it waits for.
