@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::error::{Error, Result};
 
 /// Every option name, in the order of the documentation.
@@ -32,6 +34,12 @@ impl Secret {
     }
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -238,9 +246,6 @@ impl Options {
                 "{what} is not available in this version of libreplica"
             )))
         };
-        if self.encryption_key.is_some() {
-            return missing("encryption_key: encryption at rest");
-        }
         if !self.sync_interval.is_zero() {
             return missing("sync_interval: background sync");
         }

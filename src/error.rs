@@ -36,6 +36,9 @@ pub enum Error {
     /// The local file is damaged.
     #[error("{0}")]
     Corrupt(String),
+    /// No encrypted database, or not with this key.
+    #[error("{0}")]
+    NotADb(String),
     /// A file operation failed with a SQLite result code.
     #[error("{op} {path}: {}", code_name(*code))]
     Io {
@@ -66,6 +69,7 @@ impl Error {
             Error::Busy(_) => sql::SQLITE_BUSY,
             Error::ReadOnly(_) => sql::SQLITE_READONLY,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
+            Error::NotADb(_) => sql::SQLITE_NOTADB,
             Error::Io { code, .. } => *code,
             Error::Internal(_) => sql::SQLITE_INTERNAL,
         }
@@ -77,6 +81,8 @@ impl Error {
         match self {
             Error::Auth(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::NotADb(_) => sql::SQLITE_NOTADB,
+            Error::Io { code, .. } if *code == sql::SQLITE_NOTADB => *code,
             _ => sql::SQLITE_CANTOPEN,
         }
     }

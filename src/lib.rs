@@ -3,10 +3,11 @@
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
 //! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `wal`, the log's formats; `config`, `error`, `ffi`.
+//! `wal`, the log's formats; `crypt`, encrypted files; `config`, `error`, `ffi`.
 #![deny(unsafe_code)]
 
 mod config;
+mod crypt;
 mod error;
 mod ffi;
 mod functions;

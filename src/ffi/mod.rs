@@ -10,6 +10,8 @@ pub mod conn;
 pub mod file;
 pub mod guard;
 pub mod pragma;
+pub mod sealed_file;
+pub mod sealed_vfs;
 pub mod shim_file;
 pub mod shim_vfs;
 pub mod shm;

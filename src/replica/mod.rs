@@ -25,6 +25,7 @@ use self::position::{Identity, Record};
 use self::progress::Progress;
 use self::status::{State, Status};
 use crate::config::Options;
+use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
@@ -42,6 +43,8 @@ pub struct Replica {
     path: String,
     vfs: BaseVfs,
     options: SharedOptions,
+    /// The key of an encrypted replica stays known for as long as this does.
+    _vault: Option<Arc<Vault>>,
     pub status: Status,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
@@ -68,6 +71,7 @@ impl Replica {
             path: path.to_string(),
             vfs,
             options,
+            _vault: vault::offered(path),
             status,
             ready: AtomicBool::new(false),
             engine: Mutex::new(Engine {
