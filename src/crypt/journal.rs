@@ -184,33 +184,28 @@ impl Journal {
     pub fn truncate(&mut self, sealer: &Sealer, raw: &impl Raw, to: u64) -> Result<()> {
         self.tail = None;
         self.synced = 0..0;
-        let (cell, rest) = (to / UNIT as u64, (to % UNIT as u64) as usize);
-        let size = self.size(sealer, raw)?;
         if to == 0 {
             return raw.truncate(0);
         }
-        if to > size {
-            // No file of zeros: the last cell alone says how long it is.
-            let last = (to - 1) / UNIT as u64;
-            let mut content = self.load(sealer, raw, last)?.unwrap_or([0; CONTENT]);
-            let length = (to - last * UNIT as u64) as u16;
-            content[..2].copy_from_slice(&length.to_le_bytes());
+        // The last cell alone says how long the file is: no cells of zeros
+        // are written where it grows.
+        let last = (to - 1) / UNIT as u64;
+        let length = (to - last * UNIT as u64) as usize;
+        let mut content = self.load(sealer, raw, last)?.unwrap_or([0; CONTENT]);
+        if used(&content) != length {
+            content[2 + length..].fill(0);
+            content[..2].copy_from_slice(&(length as u16).to_le_bytes());
             let mut sealed = Vec::new();
             self.seal(sealer, last, &content, &mut sealed)?;
             if raw.size()? == 0 {
                 raw.write_at(PREFIX, 0)?;
             }
-            return raw.write_at(&sealed, at_cell(last));
+            raw.write_at(&sealed, at_cell(last))?;
         }
-        if rest > 0 {
-            let mut content = self.load(sealer, raw, cell)?.unwrap_or([0; CONTENT]);
-            content[2 + rest..].fill(0);
-            content[..2].copy_from_slice(&(rest as u16).to_le_bytes());
-            let mut sealed = Vec::new();
-            self.seal(sealer, cell, &content, &mut sealed)?;
-            raw.write_at(&sealed, at_cell(cell))?;
+        if raw.size()? > at_cell(last + 1) {
+            raw.truncate(at_cell(last + 1))?;
         }
-        raw.truncate(at_cell(cell + u64::from(rest > 0)))
+        Ok(())
     }
 }
 

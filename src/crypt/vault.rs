@@ -170,7 +170,7 @@ impl Vault {
         if inner.verified == Some(facts) {
             return Ok(());
         }
-        let keys = slot.unwrap(&inner.user)?.ok_or_else(|| Self::wrong_key())?;
+        let keys = slot.unwrap(&inner.user)?.ok_or_else(Self::wrong_key)?;
         inner.verified = Some(facts);
         if inner.keys.as_ref().map(|k| k.file_id) != Some(keys.file_id) {
             inner.keys = Some(Arc::new(keys));

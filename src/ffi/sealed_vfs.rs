@@ -49,9 +49,9 @@ unsafe extern "C" fn open<V: SealedHooks>(
     let request = Request { name, flags };
     guard(|| {
         let plan = state.hooks.plan(&request);
-        // SAFETY: inside our own szOsFile.
         let slot = match &plan {
             None => file,
+            // SAFETY: inside our own szOsFile.
             Some(_) => unsafe { SealedFile::<V::File>::slot(file) },
         };
         let rc = state.base.open(name, slot, flags, out_flags);
