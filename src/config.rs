@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 
@@ -172,7 +172,7 @@ impl Options {
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut options = Options::default();
         for name in NAMES {
-            if let Some(value) = lookup(name) {
+            if let Some(value) = lookup(name).map(Zeroizing::new) {
                 options.set(name, &value)?;
             }
         }

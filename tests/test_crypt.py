@@ -298,6 +298,25 @@ def test_an_altered_log_is_found_where_it_can_be(synchronous, found, new_host, f
     assert read_all(new_host(), path, RAW)[0][0][1] == 5
 
 
+def test_a_checkpoint_torn_anywhere_is_repaired(new_host, folder):
+    """What is in the log may be anything in the database file."""
+    path, wal = crashed_with_a_log(folder, "full", commits=60)
+    database, log = path.read_bytes(), wal.read_bytes()
+    pages = (len(database) - HEADER) // CELL
+    assert pages == 2  # page 1 and the table's root are in both, its other pages in the log alone
+    for page in range(pages):
+        for length in (1, 100, CELL // 2, CELL - 1):
+            begin = HEADER + page * CELL
+            path.write_bytes(database[:begin] + b"\x55" * length + database[begin + length:])
+            wal.write_bytes(log)
+            (folder / "a.db-shm").unlink(missing_ok=True)
+            db = new_host().open(path, encryption_key=RAW)
+            assert db.one("SELECT count(*) FROM t") == 60
+            assert db.one("PRAGMA integrity_check") == "ok"
+            db.close()  # a checkpoint over it
+            assert read_all(new_host(), path, RAW)[1] == "ok"
+
+
 def test_an_altered_log_is_found_while_it_is_in_use(new_host, folder):
     host, path = new_host(), folder / "a.db"
     db = host.open(path, encryption_key=RAW)
@@ -360,6 +379,11 @@ os._exit(0)""", path)
         journal.write_bytes(before[1][:at] + bytes([before[1][at] ^ 1]) + before[1][at + 1:])
         assert code_of(lambda: read_all(new_host(), path, RAW)) == CORRUPT
         path.write_bytes(before[0])
+    # Pages that the crash tore while they were written are restored, page 1 as well.
+    torn = bytearray(before[0])
+    for page in range(2, 50):
+        torn[HEADER + page * CELL + 2000:HEADER + page * CELL + 2600] = bytes(600)
+    path.write_bytes(torn)
     journal.write_bytes(before[1])
     db = new_host().open(path, encryption_key=RAW)
     assert db("SELECT DISTINCT substr(v, 1, 1), length(v), count(*) FROM t") == [("a", 500, 1000)]

@@ -3,6 +3,7 @@
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use crate::error::{Error, Result};
+use crate::ffi::wipe::Wiped;
 
 pub const NONCE: usize = 12;
 pub const TAG: usize = 16;
@@ -19,12 +20,12 @@ pub fn place(cell: u64, context: [u8; 8]) -> Place {
     place
 }
 
-pub struct Sealer(LessSafeKey);
+pub struct Sealer(Wiped<LessSafeKey>);
 
 impl Sealer {
     pub fn new(key: &[u8; 32]) -> Result<Sealer> {
         UnboundKey::new(&AES_256_GCM, key)
-            .map(|key| Sealer(LessSafeKey::new(key)))
+            .map(|key| Sealer(Wiped::new(LessSafeKey::new(key))))
             .map_err(|_| Error::Internal("an AES key was refused".into()))
     }
 

@@ -16,4 +16,5 @@ pub mod shim_file;
 pub mod shim_vfs;
 pub mod shm;
 pub mod vfs;
+pub mod wipe;
 pub mod zeroed;
