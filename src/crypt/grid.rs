@@ -134,7 +134,8 @@ impl Grid {
     ) -> Result<usize> {
         let from = self.at_cell(cell);
         self.buffer.resize(ALIGN * 2 + self.stride(), 0);
-        let skip = self.buffer.as_ptr().align_offset(ALIGN) + ALIGN - NONCE;
+        // As the file is aligned: the kernel's copy is the larger part.
+        let skip = self.buffer.as_ptr().align_offset(ALIGN) + (from % ALIGN as u64) as usize;
         let sealed = &mut self.buffer[skip..skip + self.unit + OVERHEAD];
         let got = raw.read_at(sealed, from)?;
         let len = got.saturating_sub(OVERHEAD);

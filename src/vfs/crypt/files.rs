@@ -65,7 +65,7 @@ impl Raw for RealBytes {
 pub enum Sealed {
     Database(Database),
     Log(Log),
-    Journal(Journal),
+    Journal(Box<Journal>),
     Temporary(Temporary),
 }
 

@@ -104,7 +104,7 @@ impl SealedHooks for Crypt {
         let attached = match plan {
             Plan::Database(access) => self.database(path, access, real).map(Sealed::Database),
             Plan::Log(vault) => Ok(Sealed::Log(Log::new(vault))),
-            Plan::Journal(vault) => Ok(Sealed::Journal(Journal::new(vault))),
+            Plan::Journal(vault) => Ok(Sealed::Journal(Box::new(Journal::new(vault)))),
             Plan::Temporary => Temporary::new().map(Sealed::Temporary),
         };
         attached.map_err(|e| failed(path, &e))
