@@ -229,8 +229,14 @@ impl SealedOps for Sealed {
                 f.allowed()?;
                 f.db.read(&raw, buf, at)
             }
-            Sealed::Log(f) => f.keys()?.wal_of(|s| f.wal.read(s, &raw, buf, at)),
-            Sealed::Journal(f) => f.keys()?.journal_of(|s| f.journal.read(s, &raw, buf, at)),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.read(&keys.wal, &raw, buf, at)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.read(&keys.journal, &raw, buf, at)
+            }
             Sealed::Temporary(f) => f.grid.read(&f.sealer, &raw, buf, at),
         }
     }
@@ -242,8 +248,14 @@ impl SealedOps for Sealed {
                 f.allowed()?;
                 f.db.write(&raw, buf, at)
             }
-            Sealed::Log(f) => f.keys()?.wal_of(|s| f.wal.write(s, &raw, buf, at)),
-            Sealed::Journal(f) => f.keys()?.journal_of(|s| f.journal.write(s, &raw, buf, at)),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.write(&keys.wal, &raw, buf, at)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.write(&keys.journal, &raw, buf, at)
+            }
             Sealed::Temporary(f) => f.grid.write(&f.sealer, &raw, buf, at),
         }
     }
@@ -252,8 +264,14 @@ impl SealedOps for Sealed {
         let raw = RealBytes(real);
         match self {
             Sealed::Database(f) => f.db.truncate(&raw, size),
-            Sealed::Log(f) => f.keys()?.wal_of(|s| f.wal.truncate(s, &raw, size)),
-            Sealed::Journal(f) => f.keys()?.journal_of(|s| f.journal.truncate(s, &raw, size)),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.truncate(&keys.wal, &raw, size)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.truncate(&keys.journal, &raw, size)
+            }
             Sealed::Temporary(f) => f.grid.truncate(&f.sealer, &raw, size),
         }
     }
@@ -262,8 +280,14 @@ impl SealedOps for Sealed {
         let raw = RealBytes(real);
         match self {
             Sealed::Database(f) => f.db.size(&raw),
-            Sealed::Log(f) => f.keys()?.wal_of(|s| f.wal.size(s, &raw)),
-            Sealed::Journal(f) => f.keys()?.journal_of(|s| f.journal.size(s, &raw)),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.size(&keys.wal, &raw)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.size(&keys.journal, &raw)
+            }
             Sealed::Temporary(f) => f.grid.size(&raw),
         }
     }
@@ -341,14 +365,5 @@ impl SealedOps for Sealed {
             Sealed::Journal(f) => failed(f.keys.vault.path(), error),
             Sealed::Temporary(_) => failed("", error),
         }
-    }
-}
-
-impl FileKeys {
-    fn wal_of<T>(&self, work: impl FnOnce(&Sealer) -> T) -> T {
-        work(&self.wal)
-    }
-    fn journal_of<T>(&self, work: impl FnOnce(&Sealer) -> T) -> T {
-        work(&self.journal)
     }
 }
