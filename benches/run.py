@@ -24,7 +24,7 @@ ROWS, ROWS_PER_COMMIT = 1_200_000, 4_000  # 312 MB in 300 commits of about 265 f
 
 class Bench:
     def __init__(self, args):
-        self.args, self.goals = args, Goals()
+        self.args, self.goals, self.deps = args, Goals(), DEPS
         self.folder = os.path.join(ROOT, "target/bench")
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder)
@@ -205,6 +205,10 @@ class Bench:
                 else:
                     self.goals.add(f"write, {title}, {name}: ms beyond one INSERT", far[name] - first[name], most=10)
 
+    def crypt(self):
+        import crypt_bench
+        crypt_bench.section(self, self.args.crypt_rounds)
+
 
 class Delay:
     """The URL of a primary `milliseconds` of round trip away."""
@@ -228,19 +232,21 @@ class Delay:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", help="reads bootstrap sync write (without one: the first three)")
+    parser.add_argument("sections", nargs="*", help="reads bootstrap sync write crypt (without one: the first three)")
     parser.add_argument("--rounds", type=int, default=9, help="of bootstrap")
     parser.add_argument("--read-rounds", type=int, default=600)
     parser.add_argument("--sync-rounds", type=int, default=200)
+    parser.add_argument("--crypt-rounds", type=int, default=9)
     parser.add_argument("--distance", type=float, default=20, help="milliseconds of round trip added for writes")
     args = parser.parse_args()
     sections = args.sections or ["reads", "bootstrap", "sync"]
-    if unknown := set(sections) - {"reads", "bootstrap", "sync", "write"}:
+    if unknown := set(sections) - {"reads", "bootstrap", "sync", "write", "crypt"}:
         parser.error(f"no such section: {', '.join(unknown)}")
     bench = Bench(args)
     try:
-        bench.environment()
-        if set(sections) != {"write"}:
+        if set(sections) != {"crypt"}:
+            bench.environment()
+        if set(sections) - {"write", "crypt"}:
             bench.fill()
         for section in sections:
             getattr(bench, section)()

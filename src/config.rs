@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::error::{Error, Result};
 
 /// Every option name, in the order of the documentation.
@@ -32,6 +34,12 @@ impl Secret {
     }
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -164,7 +172,7 @@ impl Options {
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut options = Options::default();
         for name in NAMES {
-            if let Some(value) = lookup(name) {
+            if let Some(value) = lookup(name).map(Zeroizing::new) {
                 options.set(name, &value)?;
             }
         }
@@ -238,9 +246,6 @@ impl Options {
                 "{what} is not available in this version of libreplica"
             )))
         };
-        if self.encryption_key.is_some() {
-            return missing("encryption_key: encryption at rest");
-        }
         if self.write_path == WritePath::Rows {
             return missing("write_path: shipping rows");
         }

@@ -45,6 +45,9 @@ pub enum Error {
     /// The local file is damaged.
     #[error("{0}")]
     Corrupt(String),
+    /// No encrypted database, or not with this key.
+    #[error("{0}")]
+    NotADb(String),
     /// A file operation failed with a SQLite result code.
     #[error("{op} {path}: {}", code_name(*code))]
     Io {
@@ -81,6 +84,7 @@ impl Error {
             Error::Statement { code, .. } => *code,
             Error::Unknown(_) => sql::SQLITE_IOERR,
             Error::Corrupt(_) => sql::SQLITE_CORRUPT,
+            Error::NotADb(_) => sql::SQLITE_NOTADB,
             Error::Io { code, .. } => *code,
             Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::Internal(_) => sql::SQLITE_INTERNAL,
@@ -106,6 +110,8 @@ impl Error {
         match self {
             Error::Auth(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::NotADb(_) => sql::SQLITE_NOTADB,
+            Error::Io { code, .. } if *code == sql::SQLITE_NOTADB => *code,
             _ => sql::SQLITE_CANTOPEN,
         }
     }

@@ -3,11 +3,13 @@
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
 //! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `wal`, the log's formats; `config`, `error`, `log`, `ffi`.
+//! `btree` and `rows`, transactions decoded, `wal`, the log's formats, and
+//! `crypt`, encrypted files; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
 mod btree;
 mod config;
+mod crypt;
 mod error;
 mod ffi;
 mod functions;

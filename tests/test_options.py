@@ -1,7 +1,7 @@
 """Options: where they may come from, what is remembered, and that a bad one is never passed over."""
 import pytest
 from harness.check import identical, open_refused, refused
-from harness.host import replica_uri
+from harness.host import NOTADB, SqlError, replica_uri
 from harness.shell import loaded_shell, sidecars, stock
 
 BAD = {
@@ -15,7 +15,6 @@ BAD = {
     "write_path": ["pigeon"],
     "ca_file": ["/no/such/file.pem"],
     "auth_token": ["env:NO_SUCH_NAME", "file:/no/such/file", "two\nlines"],
-    "encryption_key": ["0" * 64, "a passphrase"],
 }
 
 
@@ -28,9 +27,14 @@ def test_a_bad_value_fails_the_open(name, value, host, primary, path):
 def test_encryption_key_is_never_ignored(host, primary, path):
     """Neither for a replica that exists nor for a local file."""
     host.open(path, primary.url).close()
-    open_refused(host, path, primary.url, "encryption_key", encryption_key="secret words")
+    for target, url in ((path, primary.url), (path, None)):
+        with pytest.raises(SqlError) as refused:
+            host.open(target, url, encryption_key="secret words")
+        assert refused.value.code == NOTADB
+        assert "encryption_key" in host.last_error()
     local = path.with_name("local.db")
-    open_refused(host, local, None, "encryption_key", encryption_key="secret words")
+    host.open(local, encryption_key="secret words")("CREATE TABLE t(a)")
+    assert b"SQLite" not in local.read_bytes()
     assert "secret words" not in host.last_error()
 
 

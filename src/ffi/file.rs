@@ -49,9 +49,6 @@ impl Real {
     pub(super) fn write(self, buf: *const c_void, len: c_int, at: i64) -> c_int {
         call!(self, xWrite(buf, len, at), sql::SQLITE_IOERR_WRITE)
     }
-    pub fn write_bytes(self, bytes: &[u8], at: i64) -> c_int {
-        self.write(bytes.as_ptr().cast(), bytes.len() as c_int, at)
-    }
     pub fn truncate(self, size: i64) -> c_int {
         call!(self, xTruncate(size), sql::SQLITE_IOERR_TRUNCATE)
     }

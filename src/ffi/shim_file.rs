@@ -16,7 +16,7 @@ pub trait FileHooks: Sized {
         real.file_control(op, arg)
     }
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
-        real.write_bytes(bytes, at)
+        real.write_bytes(bytes, at as u64)
     }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         real.lock(level)

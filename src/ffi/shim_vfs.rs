@@ -10,8 +10,8 @@ use super::vfs::BaseVfs;
 
 /// What is being opened.
 pub struct Request {
-    name: *const c_char,
-    flags: c_int,
+    pub(super) name: *const c_char,
+    pub(super) flags: c_int,
 }
 
 impl Request {
@@ -28,6 +28,10 @@ impl Request {
         // SAFETY: SQLite gives the names of logs and journals the form this
         // call asks for, and opens them only while their database is open.
         unsafe { ShimFile::<H>::hooks_of(sql::sqlite3_database_file_object(self.name)) }
+    }
+
+    pub fn has(&self, flags: c_int) -> bool {
+        self.flags & flags != 0
     }
 
     /// The full path, if it is text.
@@ -55,12 +59,22 @@ pub trait VfsHooks: Sync + 'static {
     /// Hooks for the file, None to leave it to the base VFS untouched, or the
     /// result code of a refusal.
     fn open(&self, request: &Request) -> Result<Option<Self::File>, c_int>;
+    /// The open is over, with or without success.
+    fn opened(&self) {}
 }
 
-struct State<V> {
-    base: BaseVfs,
-    hooks: V,
+pub(super) struct State<V> {
+    pub(super) base: BaseVfs,
+    pub(super) hooks: V,
 }
+
+type Open = unsafe extern "C" fn(
+    *mut sql::sqlite3_vfs,
+    *const c_char,
+    *mut sql::sqlite3_file,
+    c_int,
+    *mut c_int,
+) -> c_int;
 
 /// A registered VFS; lives as long as the process.
 #[derive(Clone, Copy)]
@@ -78,16 +92,24 @@ impl ShimVfs {
         base: BaseVfs,
         hooks: V,
     ) -> Result<ShimVfs, c_int> {
+        Self::register_with(name, State { base, hooks }, open::<V>)
+    }
+
+    pub(super) fn register_with<V>(
+        name: &'static CStr,
+        state: State<V>,
+        open: Open,
+    ) -> Result<ShimVfs, c_int> {
         // SAFETY: base is registered; its struct is read up to its own version.
-        let b = unsafe { &*base.raw() };
+        let b = unsafe { &*state.base.raw() };
         let vfs = Box::into_raw(Box::new(sql::sqlite3_vfs {
             iVersion: b.iVersion.min(3),
             szOsFile: b.szOsFile + HEAD as c_int,
             mxPathname: b.mxPathname,
             pNext: std::ptr::null_mut(),
             zName: name.as_ptr(),
-            pAppData: Box::into_raw(Box::new(State { base, hooks })).cast(),
-            xOpen: Some(open::<V>),
+            pAppData: Box::into_raw(Box::new(state)).cast(),
+            xOpen: Some(open),
             xDelete: Some(delete::<V>),
             xAccess: Some(access::<V>),
             xFullPathname: Some(full_pathname::<V>),
@@ -111,6 +133,12 @@ impl ShimVfs {
         }
     }
 
+    /// As what another VFS stands on.
+    pub fn as_base(&self) -> BaseVfs {
+        // SAFETY: registered, never freed.
+        unsafe { BaseVfs::of(self.0) }
+    }
+
     /// Makes it the process's default VFS.
     pub fn make_default(&self) -> c_int {
         // SAFETY: registered, never freed.
@@ -122,7 +150,7 @@ impl ShimVfs {
 ///
 /// # Safety
 /// `vfs` is the pointer made by [`ShimVfs::register`] for the same `V`.
-unsafe fn state<'a, V>(vfs: *mut sql::sqlite3_vfs) -> &'a State<V> {
+pub(super) unsafe fn state<'a, V>(vfs: *mut sql::sqlite3_vfs) -> &'a State<V> {
     // SAFETY: pAppData is set there and never freed.
     unsafe { &*(*vfs).pAppData.cast::<State<V>>() }
 }
@@ -140,7 +168,7 @@ unsafe extern "C" fn open<V: VfsHooks>(
         (*file).pMethods = std::ptr::null();
         state::<V>(vfs)
     };
-    guard(|| match state.hooks.open(&Request { name, flags }) {
+    let rc = guard(|| match state.hooks.open(&Request { name, flags }) {
         Err(code) => code,
         Ok(None) => state.base.open(name, file, flags, out_flags),
         Ok(Some(hooks)) => {
@@ -157,6 +185,10 @@ unsafe extern "C" fn open<V: VfsHooks>(
             }
             rc
         }
+    });
+    guard(|| {
+        state.hooks.opened();
+        rc
     })
 }
 

@@ -22,6 +22,12 @@ impl BaseVfs {
         (!vfs.is_null()).then_some(BaseVfs(vfs))
     }
 
+    /// # Safety
+    /// `vfs` is registered and never freed.
+    pub(super) unsafe fn of(vfs: *mut sql::sqlite3_vfs) -> BaseVfs {
+        BaseVfs(vfs)
+    }
+
     pub(super) fn raw(&self) -> *mut sql::sqlite3_vfs {
         self.0
     }

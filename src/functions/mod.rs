@@ -33,7 +33,7 @@ struct Args<'a> {
 type Function = fn(&Args) -> Result<Value>;
 
 /// Name, arguments without the schema, whether a schema may follow, function.
-const FUNCTIONS: [(&str, usize, bool, Function); 11] = [
+const FUNCTIONS: [(&str, usize, bool, Function); 12] = [
     ("replica_sync", 0, true, sync),
     ("replica_status", 0, true, status),
     ("replica_frame_no", 0, true, frame_no),
@@ -41,6 +41,7 @@ const FUNCTIONS: [(&str, usize, bool, Function); 11] = [
     ("replica_config", 2, true, config),
     ("replica_resync", 0, true, resync),
     ("replica_freeze", 0, true, freeze),
+    ("replica_rekey", 1, true, rekey),
     ("replica_last_error", 0, false, last_error),
     ("replica_open", 2, false, open),
     ("replica_version", 0, false, version),
@@ -148,11 +149,17 @@ impl Args<'_> {
         self.replica(at)
     }
 
-    /// The replica behind the schema named by argument `at`, or behind `main`.
-    fn replica(&self, at: usize) -> Result<std::sync::Arc<Replica>> {
+    /// The schema named by argument `at`, or `main`, and the file behind it.
+    fn file(&self, at: usize) -> Result<(String, String)> {
         let schema = self.schema(at)?;
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
+        Ok((schema, path))
+    }
+
+    /// The replica behind the schema named by argument `at`, or behind `main`.
+    fn replica(&self, at: usize) -> Result<std::sync::Arc<Replica>> {
+        let (schema, path) = self.file(at)?;
         let file = if path.is_empty() {
             "a temporary database".to_string()
         } else {
@@ -206,7 +213,24 @@ fn execute(args: &Args) -> Result<Value> {
     Ok(Value::Text(exec::answer(&answer).to_string()))
 }
 
+fn rekey(args: &Args) -> Result<Value> {
+    // As the option is given: `env:` and `file:` work here, too.
+    let mut options = Options::default();
+    options.set("encryption_key", &args.text(0, "the new key")?)?;
+    let Some(key) = options.encryption_key else {
+        return Err(Error::Config("the new key is empty".into()));
+    };
+    let (_, path) = args.file(1)?;
+    vfs::rekey(&path, &key)?;
+    Ok(Value::Text(path))
+}
+
 fn status(args: &Args) -> Result<Value> {
+    // An encrypted database without a primary has little to tell.
+    let (_, path) = args.file(0)?;
+    if registry::find(&path).is_none() && vfs::is_encrypted(&path) {
+        return Ok(Value::Text(report::local(&path).to_string()));
+    }
     let replica = args.replica(0)?;
     Ok(Value::Text(Report::of(&replica).json().to_string()))
 }

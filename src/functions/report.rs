@@ -78,3 +78,19 @@ impl Report {
         Value::Object(fields.collect::<Map<_, _>>())
     }
 }
+
+/// Of an encrypted database without a primary.
+pub fn local(path: &str) -> Value {
+    let value = |name: &str| match name {
+        "path" => json!(path),
+        "state" => json!("local"),
+        "encrypted" => json!(1),
+        _ => Value::Null,
+    };
+    Value::Object(
+        FIELDS
+            .iter()
+            .map(|name| (name.to_string(), value(name)))
+            .collect::<Map<_, _>>(),
+    )
+}

@@ -37,6 +37,7 @@ use self::scheduler::Background;
 use self::status::{Facts, State, Status};
 use self::writer::Writer;
 use crate::config::Options;
+use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
@@ -57,6 +58,8 @@ pub struct Replica {
     path: String,
     vfs: BaseVfs,
     options: SharedOptions,
+    /// The key of an encrypted replica stays known for as long as this does.
+    _vault: Option<Arc<Vault>>,
     pub status: Arc<Status>,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
@@ -94,6 +97,7 @@ impl Replica {
             path: path.to_string(),
             vfs,
             options,
+            _vault: vault::offered(path),
             status,
             ready: AtomicBool::new(false),
             frozen: AtomicBool::new(false),

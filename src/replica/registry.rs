@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Replica;
 use super::position::PositionFile;
-use crate::config::{Options, SyncUrl};
+use crate::config::{Options, Secret, SyncUrl};
 use crate::error::{Error, Result};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
@@ -140,6 +140,15 @@ pub fn register(path: String, options: Options) {
 
 pub fn registered(path: &str) -> Option<Options> {
     here().registered.lock().get(path).cloned()
+}
+
+/// Later plain opens of `path` use its new key.
+pub fn key_changed(path: &str, key: &Secret) {
+    if let Some(options) = here().registered.lock().get_mut(path)
+        && options.encryption_key.is_some()
+    {
+        options.encryption_key = Some(key.clone());
+    }
 }
 
 pub fn set_last_error(text: &str) {

@@ -65,12 +65,12 @@ impl Transaction {
             return sql::SQLITE_OK;
         }
         if let Some((header, at)) = self.held.take() {
-            let code = real.write_bytes(&header, at);
+            let code = real.write_bytes(&header, at as u64);
             if code != sql::SQLITE_OK {
                 return code;
             }
         }
-        real.write_bytes(bytes, at)
+        real.write_bytes(bytes, at as u64)
     }
 
     fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {

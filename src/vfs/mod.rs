@@ -1,15 +1,18 @@
 //! The VFS `replica`: decides at open what a file is, and watches the database
 //! file of a replica.
 
+mod crypt;
 mod main_db;
 mod wal_file;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
+use libsqlite3_sys as sql;
+
 use self::main_db::MainDb;
 use self::wal_file::WalFile;
-use crate::config::Options;
+use crate::config::{Options, Secret};
 use crate::error::{Error, Result};
 use crate::ffi::file::Real;
 use crate::ffi::fork;
@@ -19,6 +22,7 @@ use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::replica::registry;
 
+pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
 
 /// For URIs: `vfs=replica`.
@@ -29,6 +33,8 @@ const DEFAULT_NAME: &CStr = c"replica-registered";
 static VFS: OnceLock<Registered> = OnceLock::new();
 
 struct Registered {
+    /// The process's default VFS at the time: what lies in the files.
+    raw: BaseVfs,
     base: BaseVfs,
     plain: ShimVfs,
 }
@@ -39,8 +45,9 @@ pub fn register() -> std::result::Result<(), String> {
         return Ok(());
     }
     fork::watch();
-    let base = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
+    let raw = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
     let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
+    let base = crypt::register(raw).map_err(failed)?;
     ShimVfs::register(
         NAME,
         base,
@@ -59,7 +66,7 @@ pub fn register() -> std::result::Result<(), String> {
         },
     )
     .map_err(failed)?;
-    let _ = VFS.set(Registered { base, plain });
+    let _ = VFS.set(Registered { raw, base, plain });
     Ok(())
 }
 
@@ -79,6 +86,14 @@ pub fn register_path(path: &str, options: Options) -> Result<String> {
     }
 }
 
+/// Changes the key of the encrypted database at `path`, which is open.
+pub fn rekey(path: &str, new: &Secret) -> Result<()> {
+    let vfs = VFS
+        .get()
+        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
+    crypt::rekey(&vfs.raw, path, new)
+}
+
 struct Opener {
     base: BaseVfs,
     /// Plain opens: only registered paths are ours.
@@ -93,11 +108,14 @@ impl Opener {
                 false => Err(Error::Config("the path of a replica must be UTF-8".into())),
             };
         };
+        // Without a word of its own this open has no key.
+        crypt::offer(path, None)?;
         let options = match registry::registered(path) {
             Some(options) => options,
             None if self.registered_only => return Ok(None),
             None => Options::read(|name| request.parameter(name))?,
         };
+        crypt::offer(path, options.encryption_key.as_ref())?;
         Ok(registry::open(self.base, path, options)?.map(MainDb::new))
     }
 }
@@ -152,9 +170,16 @@ impl VfsHooks for Opener {
             // xOpen has no place for words; these are kept for replica_last_error().
             let text = e.to_string();
             log::error(e.open_code(), &text);
-            registry::set_last_error(&text);
+            // Of a refused key there are better words already.
+            if !matches!(&e, Error::Io { code, .. } if *code == sql::SQLITE_NOTADB) {
+                registry::set_last_error(&text);
+            }
             e.open_code()
         })?;
         Ok(opened.map(Watched::Database))
+    }
+
+    fn opened(&self) {
+        crypt::withdraw();
     }
 }

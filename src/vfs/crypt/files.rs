@@ -1,0 +1,369 @@
+//! The kinds of sealed files, between SQLite's calls and their layouts.
+
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+
+use libsqlite3_sys as sql;
+use zeroize::Zeroizing;
+
+use super::{FCNTL_IS_SEALED, failed};
+use crate::crypt::db::Db;
+use crate::crypt::grid::Grid;
+use crate::crypt::journal;
+use crate::crypt::keys::FileKeys;
+use crate::crypt::seal::Sealer;
+use crate::crypt::vault::Vault;
+use crate::crypt::wal::Wal;
+use crate::crypt::{Raw, nonce};
+use crate::error::{Error, Result};
+use crate::ffi::file::Real;
+use crate::ffi::pragma::{Pragma, prefix_vfs_name};
+use crate::ffi::sealed_file::SealedOps;
+use crate::ffi::sealed_vfs::Host;
+use crate::ffi::vfs::BaseVfs;
+
+/// The bytes of a real file.
+pub struct RealBytes(pub Real);
+
+impl RealBytes {
+    pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
+        self.read_at(buf, 0)
+    }
+
+    fn check(&self, op: &'static str, rc: c_int) -> Result<()> {
+        match rc {
+            sql::SQLITE_OK => Ok(()),
+            rc => Err(Error::io(op, "the encrypted file", rc)),
+        }
+    }
+}
+
+impl Raw for RealBytes {
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
+        match self.0.read_bytes(buf, at) {
+            sql::SQLITE_IOERR_SHORT_READ => {
+                let have = self.size()?.saturating_sub(at).min(buf.len() as u64) as usize;
+                buf[have..].fill(0);
+                Ok(have)
+            }
+            rc => self.check("read", rc).map(|()| buf.len()),
+        }
+    }
+    fn write_at(&self, buf: &[u8], at: u64) -> Result<()> {
+        self.check("write", self.0.write_bytes(buf, at))
+    }
+    fn truncate(&self, size: u64) -> Result<()> {
+        self.check("truncate", self.0.truncate(size as i64))
+    }
+    fn size(&self) -> Result<u64> {
+        self.0
+            .bytes()
+            .map_err(|rc| Error::io("size of", "the encrypted file", rc))
+    }
+}
+
+pub enum Sealed {
+    Database(Database),
+    Log(Log),
+    Journal(Box<Journal>),
+    Temporary(Temporary),
+}
+
+pub struct Database {
+    db: Db,
+    path: String,
+    /// Why this connection may not use it.
+    refused: Option<Error>,
+    _vault: Arc<Vault>,
+}
+
+impl Database {
+    pub fn new(path: &str, vault: Arc<Vault>, base: BaseVfs, real: Real) -> Database {
+        let journal = format!("{path}-journal");
+        let interrupted = move || base.exists(&journal).unwrap_or(false);
+        let mut db = Db::new(vault.clone(), Box::new(interrupted));
+        db.look(&RealBytes(real));
+        Database {
+            db,
+            path: path.to_string(),
+            refused: None,
+            _vault: vault,
+        }
+    }
+
+    fn allowed(&self) -> Result<()> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+
+    fn lock(&mut self, real: Real, level: c_int) -> Result<c_int> {
+        self.allowed()?;
+        let rc = real.lock(level);
+        if rc == sql::SQLITE_OK {
+            self.db.locked(&RealBytes(real));
+            if level == sql::SQLITE_LOCK_RESERVED {
+                self.db.sweep(&RealBytes(real))?;
+            }
+        }
+        Ok(rc)
+    }
+
+    /// Temporary files of this connection must be sealed, too.
+    fn used_by(&mut self, host: &Host) {
+        let ours = |name: &str| ["replica", "replica-registered", "replica-crypt"].contains(&name);
+        if host.vfs_name().is_some_and(|name| !ours(&name)) {
+            self.refused = Some(Error::CantOpen(format!(
+                "'{}' is encrypted, and temporary files of this connection would not be: open its main database with vfs=replica as well ('file:main.db?vfs=replica', 'file::memory:?vfs=replica')",
+                self.path
+            )));
+        } else if host.temp_file_ignores(FCNTL_IS_SEALED) {
+            self.refused = Some(Error::CantOpen(format!(
+                "'{}' is encrypted, and this connection has a temporary file that is not: attach it before temporary tables grow, or on a new connection",
+                self.path
+            )));
+        }
+    }
+
+    /// None: the real file answers.
+    fn pragma(&self, pragma: Pragma) -> Option<c_int> {
+        let unit = self.db.unit()?;
+        match (pragma.name.as_str(), pragma.value.as_deref()) {
+            ("page_size", Some(size)) if size.parse().is_ok_and(|n: usize| n >= 512 && n < unit) => {
+                Some(pragma.refuse(&format!(
+                    "the pages of this encrypted database cannot be made smaller than {unit}; VACUUM INTO makes a new file with any page size"
+                )))
+            }
+            ("journal_mode", Some("wal")) if self.db.sector().is_some() => Some(pragma.refuse(
+                "the pages of this encrypted database are smaller than its cells; VACUUM INTO makes a new file that can have a log",
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The keys that a companion file last used; the vault's may become others
+/// while no database file exists.
+struct Keys {
+    vault: Arc<Vault>,
+    known: Option<(u64, Arc<FileKeys>)>,
+}
+
+impl Keys {
+    /// The keys, and whether they are others than before.
+    fn current(&mut self) -> Result<(Arc<FileKeys>, bool)> {
+        if let Some((version, keys)) = &self.known
+            && *version == self.vault.version()
+        {
+            return Ok((keys.clone(), false));
+        }
+        let keys = self.vault.keys()?;
+        self.known = Some((self.vault.version(), keys.clone()));
+        Ok((keys, true))
+    }
+}
+
+pub struct Log {
+    keys: Keys,
+    wal: Wal,
+}
+
+impl Log {
+    pub fn new(vault: Arc<Vault>) -> Log {
+        Log {
+            keys: Keys { vault, known: None },
+            wal: Wal::new(),
+        }
+    }
+
+    fn keys(&mut self) -> Result<Arc<FileKeys>> {
+        let (keys, changed) = self.keys.current()?;
+        if changed {
+            self.wal = Wal::new();
+        }
+        Ok(keys)
+    }
+}
+
+pub struct Journal {
+    keys: Keys,
+    journal: journal::Journal,
+}
+
+impl Journal {
+    pub fn new(vault: Arc<Vault>) -> Journal {
+        Journal {
+            keys: Keys { vault, known: None },
+            journal: journal::Journal::new(),
+        }
+    }
+
+    fn keys(&mut self) -> Result<Arc<FileKeys>> {
+        let (keys, changed) = self.keys.current()?;
+        if changed {
+            self.journal = journal::Journal::new();
+        }
+        Ok(keys)
+    }
+}
+
+/// A file that nobody else ever opens: its key is forgotten with it.
+pub struct Temporary {
+    grid: Grid,
+    sealer: Sealer,
+}
+
+impl Temporary {
+    pub fn new() -> Result<Temporary> {
+        let key = Zeroizing::new(nonce::random()?);
+        Ok(Temporary {
+            grid: Grid::alone(4096),
+            sealer: Sealer::new(&key)?,
+        })
+    }
+}
+
+impl SealedOps for Sealed {
+    fn read(&mut self, real: Real, buf: &mut [u8], at: u64) -> Result<usize> {
+        let raw = RealBytes(real);
+        match self {
+            Sealed::Database(f) => {
+                f.allowed()?;
+                f.db.read(&raw, buf, at)
+            }
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.read(&keys.wal, &raw, buf, at)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.read(&keys.journal, &raw, buf, at)
+            }
+            Sealed::Temporary(f) => f.grid.read(&f.sealer, &raw, buf, at),
+        }
+    }
+
+    fn write(&mut self, real: Real, buf: &[u8], at: u64) -> Result<()> {
+        let raw = RealBytes(real);
+        match self {
+            Sealed::Database(f) => {
+                f.allowed()?;
+                f.db.write(&raw, buf, at)
+            }
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.write(&keys.wal, &raw, buf, at)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.write(&keys.journal, &raw, buf, at)
+            }
+            Sealed::Temporary(f) => f.grid.write(&f.sealer, &raw, buf, at),
+        }
+    }
+
+    fn truncate(&mut self, real: Real, size: u64) -> Result<()> {
+        let raw = RealBytes(real);
+        match self {
+            Sealed::Database(f) => f.db.truncate(&raw, size),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.truncate(&keys.wal, &raw, size)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.truncate(&keys.journal, &raw, size)
+            }
+            Sealed::Temporary(f) => f.grid.truncate(&f.sealer, &raw, size),
+        }
+    }
+
+    fn size(&mut self, real: Real) -> Result<u64> {
+        let raw = RealBytes(real);
+        match self {
+            Sealed::Database(f) => f.db.size(&raw),
+            Sealed::Log(f) => {
+                let keys = f.keys()?;
+                f.wal.size(&keys.wal, &raw)
+            }
+            Sealed::Journal(f) => {
+                let keys = f.keys()?;
+                f.journal.size(&keys.journal, &raw)
+            }
+            Sealed::Temporary(f) => f.grid.size(&raw),
+        }
+    }
+
+    fn sync(&mut self, real: Real, flags: c_int) -> c_int {
+        let rc = real.sync(flags);
+        if let Sealed::Log(f) = self
+            && rc == sql::SQLITE_OK
+        {
+            f.wal.synced();
+        }
+        rc
+    }
+
+    fn lock(&mut self, real: Real, level: c_int) -> c_int {
+        match self {
+            Sealed::Database(f) => f.lock(real, level).unwrap_or_else(|e| self.failed(&e)),
+            _ => real.lock(level),
+        }
+    }
+
+    fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
+        match op {
+            // They would change the real file's size, or map it.
+            sql::SQLITE_FCNTL_SIZE_HINT | sql::SQLITE_FCNTL_CHUNK_SIZE => return sql::SQLITE_OK,
+            sql::SQLITE_FCNTL_MMAP_SIZE => return sql::SQLITE_NOTFOUND,
+            FCNTL_IS_SEALED => return sql::SQLITE_OK,
+            _ => {}
+        }
+        if let Sealed::Database(f) = self {
+            if op == sql::SQLITE_FCNTL_CKPT_START {
+                f.db.forget_size();
+            }
+            if let Some(host) = Host::from_file_control(op, arg) {
+                f.used_by(&host);
+            }
+            if let Some(answer) =
+                Pragma::from_file_control(op, arg).and_then(|pragma| f.pragma(pragma))
+            {
+                return answer;
+            }
+        }
+        let rc = real.file_control(op, arg);
+        if op == sql::SQLITE_FCNTL_VFSNAME && rc == sql::SQLITE_OK {
+            prefix_vfs_name(arg, "crypt");
+        }
+        rc
+    }
+
+    fn sector_size(&self, real: Real) -> c_int {
+        let sector = real.sector_size();
+        match self {
+            Sealed::Database(f) => {
+                f.db.sector()
+                    .map_or(sector, |unit| sector.max(unit as c_int))
+            }
+            _ => sector,
+        }
+    }
+
+    fn device_characteristics(&self, real: Real) -> c_int {
+        // Whatever else the device promises, it promises of other writes than these.
+        let mut kept = sql::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN | sql::SQLITE_IOCAP_IMMUTABLE;
+        let small = matches!(self, Sealed::Database(f) if f.db.sector().is_some());
+        if !small {
+            kept |= sql::SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+        }
+        real.device_characteristics() & kept
+    }
+
+    fn failed(&self, error: &Error) -> c_int {
+        match self {
+            Sealed::Database(f) => failed(&f.path, error),
+            Sealed::Log(f) => failed(f.keys.vault.path(), error),
+            Sealed::Journal(f) => failed(f.keys.vault.path(), error),
+            Sealed::Temporary(_) => failed("", error),
+        }
+    }
+}
