@@ -1,5 +1,6 @@
 """Round trips, write_lock, read_your_writes, replica_exec, replica_freeze."""
 import json
+import time
 
 import pytest
 from harness.check import identical, in_words, refused
@@ -53,6 +54,8 @@ def test_optimistic_is_eager_for_a_while_after_a_conflict(host, path, primary, n
         db(update, "b")
     assert caught.value.extended == BUSY_SNAPSHOT
     db(update, "c")
+    time.sleep(0.2)  # what is left of the conflict ends on a connection of its own
+    db(update, "cc")
     assert requests(proxy, lambda: db(update, "d")) == ["pipeline"] * 2
     for n in range(20):
         db(update, str(n))
@@ -128,3 +131,16 @@ def test_freeze(host, new_host, path, primary):
     assert plain.one("SELECT count(*) FROM users") == 204
     with pytest.raises(SqlError):
         host.open(path, primary.url)  # it has content of its own now
+
+
+def test_freeze_ends_background_work(host, new_host, path, primary):
+    """Of this process and of another one."""
+    db, other = host.open(path, primary.url, live=1), new_host().open(path, primary.url, live=1)
+    db("INSERT INTO users(name) VALUES('shared')")
+    db("SELECT replica_freeze()")
+    primary.sql("UPDATE users SET name = 'theirs'")
+    time.sleep(0.5)
+    assert db.one("SELECT count(*) FROM users WHERE name = 'theirs'") == 0
+    db("INSERT INTO users(name) VALUES('local')")
+    assert other.one("SELECT count(*) FROM users") == 202
+    assert stock(path, "PRAGMA integrity_check;") == "ok"

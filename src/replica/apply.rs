@@ -6,7 +6,7 @@ use libsqlite3_sys as sql;
 use super::files::{Files, Hold, WriteLock, log_end};
 use super::image::{Changes, check_page1};
 use super::position::{PositionFile, Record, Stamp, path_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::shm::ShmLock;
@@ -177,6 +177,7 @@ pub fn increment(
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
     let (lock, header) = files.write_lock(hold)?;
+    still_a_replica(store)?;
     if log_end(&header) != base.end {
         return Ok(None);
     }
@@ -199,10 +200,21 @@ pub fn replace(
     messages: &mut dyn Iterator<Item = Message>,
 ) -> Result<Option<Record>> {
     let (lock, header) = files.write_lock(hold)?;
+    still_a_replica(store)?;
     let mut transaction = LogTransaction::begin(files, lock, header)?;
     run(&mut transaction, messages, LogTransaction::put_all)?
         .map(|reached| transaction.commit(store, None, reached))
         .transpose()
+}
+
+/// Under the write lock: another process may have frozen it.
+fn still_a_replica(store: &PositionFile) -> Result<()> {
+    match store.is_linked()? {
+        true => Ok(()),
+        false => Err(Error::Config(
+            "it was frozen: it is no replica any more".into(),
+        )),
+    }
 }
 
 /// Feeds pages into a target until the end is told, or never is.

@@ -402,6 +402,15 @@ impl PositionFile {
         Ok(record)
     }
 
+    /// Whether it still lies beside the database: a frozen one has none.
+    pub fn is_linked(&self) -> Result<bool> {
+        match std::fs::metadata(&self.path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(os("stat", &self.path, &e)),
+        }
+    }
+
     pub fn sync(&self) -> Result<()> {
         self.file
             .sync_data()

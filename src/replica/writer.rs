@@ -302,6 +302,7 @@ impl Replica {
         let (_lock, _) = local.files.write_lock(Hold::Take(self.timeout()))?;
         self.vfs.delete(&path_of(&self.path))?;
         self.frozen.store(true, Ordering::SeqCst);
+        self.background.stop();
         Ok(())
     }
 
