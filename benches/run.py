@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from statistics import median
 
 sys.dont_write_bytecode = True
@@ -165,28 +166,29 @@ class Bench:
                  PYTHON: (PYTHON, {}), HRANA: (HRANA, {})}
         workloads = {"insert": ("one INSERT", 30), "ten": ("transaction of ten INSERTs", 10),
                      "mixed": ("SELECT and five UPDATEs", 10), "many": ("executemany of 1,000 rows", 2)}
-        primary = Primary(SQLD, self.path("primary for writes"))
+        # A primary for each: what one commits would be news to the others.
+        primaries = {name: Primary(SQLD, self.path(f"primary of {name}")) for name in kinds}
         results = {}
         try:
-            Hrana(primary.port).execute("CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, note TEXT)",
-                                        *["INSERT INTO account(balance, note) VALUES (1, 'first')"] * 5)
+            for primary in primaries.values():
+                Hrana(primary.port).execute(
+                    "CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, note TEXT)",
+                    *["INSERT INTO account(balance, note) VALUES (1, 'first')"] * 5)
             for distance in (0, self.args.distance):
-                with Delay(primary.port, distance) as url:
-                    clients = {name: self.client(kind) for name, (kind, _) in kinds.items()}
-                    try:
-                        for name, client in clients.items():
-                            client("open", self.fresh(name), url, kinds[name][1])
-                        for workload, (_, rounds) in workloads.items():
-                            for round_ in range(-1, rounds):
-                                for name, client in clients.items():
-                                    seconds = client("write", workload)
-                                    if round_ >= 0:
-                                        results.setdefault((workload, distance), {}).setdefault(name, []).append(seconds * 1e3)
-                    finally:
-                        for client in clients.values():
-                            client.__exit__()
+                with ExitStack() as stack:
+                    clients = {name: stack.enter_context(self.client(kind)) for name, (kind, _) in kinds.items()}
+                    for name, client in clients.items():
+                        url = stack.enter_context(Delay(primaries[name].port, distance))
+                        client("open", self.fresh(name), url, kinds[name][1])
+                    for workload, (_, rounds) in workloads.items():
+                        for round_ in range(-1, rounds):
+                            for name, client in clients.items():
+                                seconds = client("write", workload)
+                                if round_ >= 0:
+                                    results.setdefault((workload, distance), {}).setdefault(name, []).append(seconds * 1e3)
         finally:
-            primary.stop()
+            for primary in primaries.values():
+                primary.stop()
         ms = {key: {name: median(v) for name, v in series.items()} for key, series in results.items()}
         first, distance = ms["insert", self.args.distance], self.args.distance
         trip = first[HRANA] - ms["insert", 0][HRANA]  # one request: what the proxy really adds

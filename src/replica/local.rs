@@ -102,6 +102,11 @@ impl Local {
         }
     }
 
+    /// Ends it without a checkpoint: somebody else has the files open.
+    pub fn close(mut self) {
+        self.seen = None;
+    }
+
     /// Opens what is there, whatever its content, for it to be replaced.
     pub fn adopt(vfs: &BaseVfs, path: &str) -> Result<Local> {
         let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;

@@ -483,6 +483,7 @@ impl Drop for Replica {
             }
         } else {
             self.background.stop();
+            self.writer.lock().close();
         }
     }
 }

@@ -78,6 +78,16 @@ impl Writer {
         }
     }
 
+    /// The replica closes: what the writer has open must not outlive it.
+    pub fn close(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.primary.give_back(lease);
+        }
+        if let Some(local) = self.local.take() {
+            local.close();
+        }
+    }
+
     /// Lets go of what another process has, without ending it.
     pub fn forget(&mut self) {
         std::mem::forget(self.local.take());
