@@ -142,6 +142,11 @@ impl Db {
     }
 
     pub fn read(&mut self, raw: &impl Raw, buf: &mut [u8], at: u64) -> Result<usize> {
+        if let Some((keys, grid)) = &mut self.state
+            && buf.len() >= grid.unit()
+        {
+            return grid.read(&keys.db, raw, buf, at);
+        }
         let read = self.read_cells(raw, buf, at);
         // SQLite looks at these before it knows what a journal or log has to
         // repair: a page 1 that a crash tore is not an error yet.

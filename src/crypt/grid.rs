@@ -125,6 +125,7 @@ impl Grid {
     }
 
     /// One whole cell, the usual read: its content is aligned for the cipher.
+    #[inline]
     fn read_cell(
         &mut self,
         sealer: &Sealer,

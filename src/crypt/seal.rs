@@ -50,6 +50,7 @@ impl Sealer {
     }
 
     /// Decrypts a cell in place; None if it is not what was sealed for `aad`.
+    #[inline]
     pub fn open<'a>(&self, aad: &[u8], cell: &'a mut [u8]) -> Option<&'a mut [u8]> {
         let (nonce, sealed) = cell.split_at_mut_checked(NONCE)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

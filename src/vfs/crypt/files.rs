@@ -39,8 +39,10 @@ impl RealBytes {
 }
 
 impl Raw for RealBytes {
+    #[inline]
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
         match self.0.read_bytes(buf, at) {
+            sql::SQLITE_OK => Ok(buf.len()),
             sql::SQLITE_IOERR_SHORT_READ => {
                 let have = self.size()?.saturating_sub(at).min(buf.len() as u64) as usize;
                 buf[have..].fill(0);
@@ -92,7 +94,10 @@ impl Database {
     }
 
     fn allowed(&self) -> Result<()> {
-        self.refused.clone().map_or(Ok(()), Err)
+        match &self.refused {
+            None => Ok(()),
+            Some(refused) => Err(refused.clone()),
+        }
     }
 
     fn lock(&mut self, real: Real, level: c_int) -> Result<c_int> {
