@@ -264,6 +264,9 @@ fn may_be_sent(error: &ureq::Error) -> bool {
     }
 }
 
+/// Frames come by the megabyte.
+const INPUT_BUFFER: usize = 512 << 10;
+
 /// Counts connections as they are made.
 #[derive(Clone, Debug, Default)]
 struct Connects(Arc<AtomicU64>);
@@ -293,6 +296,7 @@ fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Age
         .timeout_per_read(Some(timeout))
         .timeout_per_write(Some(timeout))
         .timeout_recv_response(Some(timeout))
+        .input_buffer_size(INPUT_BUFFER)
         .max_idle_age(Duration::from_secs(60));
     if let Some(roots) = roots {
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());

@@ -1,6 +1,7 @@
 //! A libSQL primary (sqld) by its replication protocol: service `wal_log`,
 //! gRPC-web. Everything that arrives is checked here before anyone sees it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,7 @@ impl WalLog {
             received: 0,
             in_transaction: false,
         };
-        let mut messages = 0;
+        let (mut messages, mut bytes) = (0, Vec::new());
         let ended = loop {
             match stream.next()? {
                 Item::Message => {
@@ -100,10 +101,10 @@ impl WalLog {
                     // message Frames { repeated Frame frames = 1; }, read field by
                     // field: a transaction may be larger than memory.
                     while stream.left() > 0 {
-                        let Some(frame) = next_field(&mut stream)? else {
+                        if !next_field(&mut stream, &mut bytes)? {
                             continue;
-                        };
-                        if !frames.take(&frame.data)? {
+                        }
+                        if !frames.take(&frame_data(&bytes)?)? {
                             return Ok(Batch::Diverged);
                         }
                     }
@@ -390,12 +391,12 @@ fn refused(status: Status) -> Result<Batch> {
     }
 }
 
-/// Reads one field of a Frames message: a Frame, or None for one we do not know.
-fn next_field(stream: &mut Stream) -> Result<Option<RpcFrame>> {
-    use prost::Message;
+/// Reads one field of a Frames message into `bytes`, which is used again and
+/// again; false for a field that is no Frame.
+fn next_field(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<bool> {
     let tag = stream.varint()?;
     let len = match tag & 7 {
-        0 => return stream.varint().map(|_| None),
+        0 => return stream.varint().map(|_| false),
         1 => 8,
         2 => stream.varint()?,
         5 => 4,
@@ -406,12 +407,26 @@ fn next_field(stream: &mut Stream) -> Result<Option<RpcFrame>> {
             "a field of {len} bytes where a frame is due"
         )));
     }
-    let mut bytes = vec![0; len as usize];
-    stream.read(&mut bytes)?;
-    if tag != 0x0a {
-        return Ok(None);
+    bytes.resize(len as usize, 0);
+    stream.read(bytes)?;
+    Ok(tag == FRAME_FIELD)
+}
+
+/// Frames.frames and RpcFrame.data: field 1, length-delimited.
+const FRAME_FIELD: u64 = 0x0a;
+
+/// The log frame in an RpcFrame message, without a copy where it stands first,
+/// as every primary puts it.
+fn frame_data(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+    use prost::Message;
+    let mut rest = bytes;
+    if prost::decode_length_delimiter(&mut rest).is_ok_and(|tag| tag as u64 == FRAME_FIELD)
+        && let Ok(len) = prost::decode_length_delimiter(&mut rest)
+        && len == FRAME_SIZE
+        && let Some(data) = rest.get(..len)
+    {
+        return Ok(Cow::Borrowed(data));
     }
-    RpcFrame::decode(&bytes[..])
-        .map(Some)
-        .map_err(|e| Error::Protocol(e.to_string()))
+    let frame = RpcFrame::decode(bytes).map_err(|e| Error::Protocol(e.to_string()))?;
+    Ok(Cow::Owned(frame.data))
 }

@@ -241,7 +241,14 @@ pub struct NewFile {
     path: String,
     changes: Changes,
     store: PositionFile,
+    /// Bytes written since the last sync.
+    unsynced: usize,
 }
+
+/// Pages written at once.
+const RUN: usize = 16;
+/// Less than what is fetched in the time that it takes.
+const SYNC_EVERY: usize = 16 << 20;
 
 impl NewFile {
     /// None if the file is not empty any more, or another process is making it.
@@ -269,16 +276,41 @@ impl NewFile {
             path: path.to_string(),
             changes: Changes::default(),
             store,
+            unsynced: 0,
         }))
     }
 
     fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
+        // Pages of a log mostly come in their order in the file: few writes are enough.
+        let mut run = Vec::with_capacity(RUN * PAGE_SIZE);
+        let mut first = 0;
         for (pgno, page) in pages {
             self.changes.note(*pgno, page);
-            self.db
-                .write_at(&page[..], u64::from(pgno - 1) * PAGE_SIZE as u64)?;
+            let follows = first as usize + run.len() / PAGE_SIZE == *pgno as usize;
+            if !follows || run.len() == RUN * PAGE_SIZE {
+                self.put_run(first, &run)?;
+                run.clear();
+                first = *pgno;
+            }
+            run.extend_from_slice(&page[..]);
+        }
+        self.put_run(first, &run)?;
+        // The disk works while more is being fetched, not only at the end.
+        self.unsynced += pages.len() * PAGE_SIZE;
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            self.db.sync()?;
         }
         Ok(())
+    }
+
+    fn put_run(&self, first: u32, pages: &[u8]) -> Result<()> {
+        match first.checked_sub(1) {
+            Some(before) if !pages.is_empty() => self
+                .db
+                .write_at(pages, u64::from(before) * PAGE_SIZE as u64),
+            _ => Ok(()),
+        }
     }
 
     pub fn fill(&mut self, messages: &mut dyn Iterator<Item = Message>) -> Result<Option<Reached>> {
