@@ -21,7 +21,7 @@ const FAIL: &str = "SELECT abs(-9223372036854775808) FROM";
 
 /// Overflow pages of one row; a value may have 5,000,000 bytes.
 const ROW_PAGES: u32 = 1100;
-/// Rows of a table that surely fit on its first page.
+/// Rows of a table that surely fit on its first page, the remainder's among them.
 const TABLE_ROWS: u32 = 7;
 /// The payload (less the record's header) of a row with `k` overflow pages is
 /// 489 + 4092 k (file format, section 1.6: the least that stays on the leaf).
@@ -103,7 +103,7 @@ impl Steps {
         page1[32..40].fill(0);
         self.page(1, &page1);
         let growth = target.saturating_sub(page_count);
-        let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS).max(1);
+        let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS - 1).max(1);
         for table in 0..tables {
             self.add(format!("CREATE TABLE {name}{table}(x)"), Vec::new());
         }
