@@ -477,6 +477,7 @@ impl Drop for Replica {
             }
         } else {
             self.background.stop();
+            self.writer.lock().let_go();
         }
     }
 }
