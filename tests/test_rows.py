@@ -21,6 +21,7 @@ def case(bridge, tmp_path):
     def run(base, change, pragmas="", raw=None):
         """SQL before, SQL of the transaction; the statements planned."""
         a, b = tmp_path / "a.db", tmp_path / "b.db"
+        a.unlink(missing_ok=True)
         db = connect(a)
         db.executescript(pragmas)
         db.executescript(base)

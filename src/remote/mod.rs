@@ -5,6 +5,7 @@ pub mod grpc_web;
 mod hrana;
 mod hrana_wire;
 pub mod http;
+mod mailbox;
 mod pages;
 pub mod primary;
 pub mod wal_log;

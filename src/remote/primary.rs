@@ -2,17 +2,17 @@
 //! what became of a commit whose answer was lost.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value as Json;
 
 use super::hrana::{Failure, Stream, batch, close, execute, executed, pipeline, ran, stmt};
 use super::hrana_wire::{BatchResult, Empty, Row, SqlError, StmtResult, Value, ValueKind};
 use super::http::Http;
+use super::mailbox::Mailbox;
 use super::pages::{Steps, blob, integer, stamped};
 use super::wal_log::WalLog;
 use super::{Head, PageSink, Position, Pull, Remote};
@@ -118,41 +118,19 @@ impl Primary {
     /// Takes the write lock. While somebody else has it, `wait` is asked again
     /// and again whether to go on.
     pub fn lock(&self, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
-        let (sender, receiver) = channel();
-        let http = self.http.clone();
+        let (mailbox, http) = (Mailbox::default(), self.http.clone());
+        let sender = mailbox.clone();
         thread::spawn("libreplica-lock", move || {
-            let begun = begin(&http);
             // Nobody waits any more: the lock goes back at once.
-            if let Err(unwanted) = sender.send(begun)
-                && let Ok(lease) = unwanted.0
-            {
+            if let Some(Ok(lease)) = sender.put(begin(&http)) {
                 lease.release(&http);
             }
         })
         .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
-        if self.http.confirmed().is_none() {
-            // At the same time, on another connection.
-            self.hello()?;
+        let begun = self.await_lock(&mailbox, wait);
+        if let Some(Ok(unwanted)) = mailbox.close() {
+            self.give_back(unwanted);
         }
-        let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
-        let begun = loop {
-            match receiver.recv_timeout(patience) {
-                Ok(begun) => break begun,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::Internal("the lock thread ended".into()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            patience = Duration::from_millis(1);
-            if !wait() {
-                drop(receiver);
-                // Held by somebody, or nobody is there?
-                self.hello()?;
-                return Err(Error::Busy(
-                    "the primary's write lock is held by another writer".into(),
-                ));
-            }
-        };
         let mut lease = begun?;
         lease.log_id = match self.http.confirmed() {
             Some(log_id) => log_id,
@@ -165,6 +143,45 @@ impl Primary {
             },
         };
         Ok(lease)
+    }
+
+    fn await_lock(
+        &self,
+        mailbox: &Mailbox<Result<Lease>>,
+        wait: &mut dyn FnMut() -> bool,
+    ) -> Result<Lease> {
+        if self.http.confirmed().is_none() {
+            // At the same time, on another connection.
+            self.hello()?;
+        }
+        let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
+        loop {
+            if let Some(begun) = mailbox.take(patience) {
+                return begun;
+            }
+            patience = Duration::from_millis(1);
+            if !wait() {
+                // At the last moment?
+                if let Some(begun) = mailbox.close() {
+                    return begun;
+                }
+                // Held by somebody, or nobody is there?
+                self.hello()?;
+                return Err(Error::Busy(
+                    "the primary's write lock is held by another writer".into(),
+                ));
+            }
+        }
+    }
+
+    /// Ends a stream that is not to be used again.
+    pub fn discard(&self, kept: Kept) {
+        close_soon(&self.http, kept.stream);
+    }
+
+    /// The log, as a sync reads it.
+    pub fn log(&self) -> MutexGuard<'_, WalLog> {
+        self.log.lock()
     }
 
     /// Gives a lock back, without waiting for the primary's answer.
@@ -593,11 +610,17 @@ impl<'a> Program<'a> {
     }
 
     fn drop_stream(&mut self) {
-        let (http, mut stream) = (self.http.clone(), std::mem::take(&mut self.stream));
-        let _ = thread::spawn("libreplica-unlock", move || {
-            let _ = pipeline(&http, &mut stream, vec![close()]);
-        });
+        close_soon(self.http, std::mem::take(&mut self.stream));
     }
+}
+
+/// Ends a stream without waiting for that. The primary has few of them, and
+/// would end this one only after 10 s.
+fn close_soon(http: &Arc<Http>, mut stream: Stream) {
+    let http = http.clone();
+    let _ = thread::spawn("libreplica-unlock", move || {
+        let _ = pipeline(&http, &mut stream, vec![close()]);
+    });
 }
 
 /// A value bound to a statement.

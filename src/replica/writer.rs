@@ -10,8 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Replica;
+use super::apply::{Located, Message};
 use super::files::Hold;
 use super::local::Local;
+use super::pipeline::{self, Outcome};
 use super::position::{Record, path_of};
 use super::transaction::{LocalTransaction, Written};
 use crate::config::WriteLock;
@@ -21,7 +23,7 @@ use crate::log;
 use crate::remote::primary::{
     Answer, Argument, Kept, Lease, NotShipped, Primary, Shipped, Transaction,
 };
-use crate::remote::{Position, Reached, chain};
+use crate::remote::{Head, Position, Reached, chain};
 use crate::wal::index::Header;
 use crate::wal::{PAGE_SIZE, Page};
 
@@ -35,9 +37,12 @@ const SURELY_ONCE: usize = 256;
 pub struct Writer {
     primary: Arc<Primary>,
     local: Option<Box<Local>>,
+    /// The lock of the transaction that runs.
     lease: Option<Lease>,
-    /// Tells one kept lease from the next.
-    lease_number: u64,
+    /// A lock for a statement that has to be begun again.
+    spare: Option<Lease>,
+    /// Tells one spare lock from the next.
+    spare_number: u64,
     kept: Option<Kept>,
     /// Transactions that do not try their luck.
     eager: u32,
@@ -60,6 +65,8 @@ enum After {
 /// How a write begins.
 pub enum Begin {
     Ready,
+    /// The primary was ahead and is no more; the statement can be begun again.
+    CaughtUp,
     /// The primary is ahead; once that is pulled, the statement can be begun again.
     Behind,
 }
@@ -70,7 +77,8 @@ impl Writer {
             primary,
             local: None,
             lease: None,
-            lease_number: 0,
+            spare: None,
+            spare_number: 0,
             kept: None,
             eager: 0,
             after: After::Nothing,
@@ -80,7 +88,10 @@ impl Writer {
 
     /// The replica closes: what the writer has open must not outlive it.
     pub fn close(&mut self) {
-        if let Some(lease) = self.lease.take() {
+        if let Some(kept) = self.kept.take() {
+            self.primary.discard(kept);
+        }
+        for lease in self.lease.take().into_iter().chain(self.spare.take()) {
             self.primary.give_back(lease);
         }
         if let Some(local) = self.local.take() {
@@ -128,7 +139,7 @@ impl Replica {
         {
             return Ok(Begin::Ready);
         }
-        let lease = match writer.lease.take() {
+        let lease = match writer.spare.take().or(writer.lease.take()) {
             Some(lease) => lease,
             None => writer.primary.lock(wait)?,
         };
@@ -136,28 +147,66 @@ impl Replica {
             writer.primary.initialize(lease)?;
             return Ok(Begin::Behind);
         }
-        let ready = at(&lease, &located.record.position);
-        if ready && let Err(e) = same_page1(writer.local(self)?, &lease) {
-            writer.primary.give_back(lease);
-            return Err(e);
-        }
-        writer.lease = Some(lease);
-        if ready {
+        if at(&lease, &located.record.position) {
+            if let Err(e) = same_page1(writer.local(self)?, &lease) {
+                writer.primary.give_back(lease);
+                return Err(e);
+            }
+            writer.lease = Some(lease);
             return Ok(Begin::Ready);
         }
-        writer.lease_number += 1;
-        self.expire_lease(writer.lease_number);
-        Ok(Begin::Behind)
+        // Under both locks: nobody else gets in between.
+        let caught_up = self.pull_to(writer, &located, &lease);
+        if !matches!(caught_up, Ok(true)) {
+            writer.primary.give_back(lease);
+            return caught_up.map(|_| Begin::Behind);
+        }
+        writer.spare = Some(lease);
+        writer.spare_number += 1;
+        self.expire_spare(writer.spare_number);
+        Ok(Begin::CaughtUp)
+    }
+
+    /// Pulls up to where the primary's lock was taken; false if that takes
+    /// more than to add what is new.
+    fn pull_to(&self, writer: &mut Writer, base: &Located, lease: &Lease) -> Result<bool> {
+        let primary = writer.primary.clone();
+        let local = writer.local(self)?;
+        let head = Head {
+            log_id: lease.log_id.clone(),
+            frame_no: lease.frame_no,
+        };
+        let apply = |messages: &mut dyn Iterator<Item = Message>| {
+            local.increment(base, Hold::Held, messages)
+        };
+        let from = &base.record.position;
+        let pulled = pipeline::pull(&mut *primary.log(), from, &head, &mut |_| {}, apply)?;
+        let Outcome::Applied(Some(record)) = pulled else {
+            return Ok(false);
+        };
+        let frames = super::frames_between(&base.record, &record);
+        self.noted(Some(&record), &head, frames);
+        Ok(true)
+    }
+
+    /// Another connection has WAL_WRITE_LOCK: one of another process may be
+    /// waiting for the primary's.
+    pub fn give_way(&self) {
+        if let Some(mut writer) = self.writer.try_lock()
+            && let Some(lease) = writer.spare.take()
+        {
+            writer.primary.give_back(lease);
+        }
     }
 
     /// Gives the lock back if the statement it waits for does not come.
-    fn expire_lease(&self, number: u64) {
+    fn expire_spare(&self, number: u64) {
         let writer = self.writer.clone();
         let expire = move || {
             std::thread::sleep(RETRY);
             let mut writer = writer.lock();
-            if writer.lease_number == number
-                && let Some(lease) = writer.lease.take()
+            if writer.spare_number == number
+                && let Some(lease) = writer.spare.take()
             {
                 writer.primary.give_back(lease);
             }
@@ -177,7 +226,6 @@ impl Replica {
             let options = self.options.lock();
             (options.write_lock, options.read_your_writes)
         };
-        writer.lease_number += 1; // no more to expire
         writer.local(self)?;
         let Writer {
             primary,
@@ -241,8 +289,10 @@ impl Replica {
             _ => eager.saturating_sub(1),
         };
         let mut shipped = shipped?;
-        if shipped.kept.is_some() {
-            *kept = shipped.kept.take();
+        if let Some(fresh) = shipped.kept.take()
+            && let Some(old) = kept.replace(fresh)
+        {
+            primary.discard(old);
         }
         let reached = reached(&base.position, &shipped, &transaction)?;
         *after = match (&reached, shipped.page1.take()) {
@@ -373,8 +423,14 @@ impl Shipment<'_> {
     ) -> Result<Shipped> {
         let first = match lease.take() {
             Some(lease) => Some(self.primary.ship(lease, self.transaction, self.keep)),
-            None => match kept.take().filter(|kept| try_kept && self.suits(kept)) {
-                Some(kept) => Some(self.primary.ship_kept(kept, self.transaction)),
+            None => match kept.take() {
+                Some(kept) if try_kept && self.suits(&kept) => {
+                    Some(self.primary.ship_kept(kept, self.transaction))
+                }
+                Some(kept) => {
+                    self.primary.discard(kept);
+                    None
+                }
                 None => None,
             },
         };

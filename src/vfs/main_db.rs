@@ -180,6 +180,10 @@ impl MainDb {
                 self.transaction.lock().begin();
                 return sql::SQLITE_OK;
             }
+            Ok(Begin::CaughtUp) => {
+                unlock();
+                return sql::SQLITE_BUSY_SNAPSHOT;
+            }
             Ok(Begin::Behind) => None,
             Err(e) => Some(e),
         };
@@ -219,6 +223,9 @@ impl FileHooks for MainDb {
         if sync_due {
             // It is committed; what fails here, the next sync does.
             let _ = self.replica.sync();
+        }
+        if begins && rc == sql::SQLITE_BUSY {
+            self.replica.give_way();
         }
         if begins && rc == sql::SQLITE_OK {
             let unlock = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;

@@ -310,7 +310,7 @@ mod tests {
             "CREATE TABLE t(a INT, b)",
             "CREATE TABLE t(a, b) STRICT",
             "CREATE TABLE t(a, b, CHECK(a))",
-            "CREATE TABLE t(c, a, b)",
+            "CREATE TABLE t(c UNIQUE, a, b)",
             "CREATE TABLE t(a UNIQUE, b)",
         ] {
             assert_eq!(steps(old, new), None, "{new}");
