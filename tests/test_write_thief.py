@@ -39,7 +39,7 @@ class Thief:
     def join(self):
         self.thread.join()
         assert not self.error, self.error
-        assert self.waited > 4.5, "it had not to wait: nothing was stolen"
+        assert self.waited > 1, "it had not to wait: nothing was stolen"
 
 
 def begin(db, proxy, thief):
@@ -112,7 +112,7 @@ def test_the_lock_is_taken_back(phase, new_host, new_primary, new_fault_proxy, t
         if commits:  # the base is gone
             assert error and error.extended == BUSY_SNAPSHOT, error
             prove(primary, {"done": False, "big": big})
-            assert outcome(lambda: db("ROLLBACK")) is None
+            assert "no transaction" in str(outcome(lambda: db("ROLLBACK")))  # SQLite has rolled back already
             assert db.one("SELECT v FROM t WHERE id = 7") == "seed 7"
             db("BEGIN IMMEDIATE")
             db("UPDATE t SET v = 'mine' WHERE id = 7")
@@ -148,7 +148,7 @@ def test_a_transaction_that_pauses_for_longer_than_streams_live(waits, replica, 
     if waits:
         primary_waits.join()
         assert fails(lambda: replica("COMMIT"), BUSY).extended == BUSY_SNAPSHOT
-        replica("ROLLBACK")
+        assert "no transaction" in str(fails(lambda: replica("ROLLBACK"), 1))
         assert primary.sql("SELECT count(*) FROM users WHERE name = 'mine'") == [[0]]
         replica("UPDATE users SET name = 'mine' WHERE id IN (7, 8)")
     else:
