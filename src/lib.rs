@@ -3,7 +3,7 @@
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
 //! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `btree` and `rows`, transactions decoded, `wal`, the log's formats, and
+//! `btree`, a database's schema in its pages, `wal`, the log's formats, and
 //! `crypt`, encrypted files; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
@@ -16,19 +16,8 @@ mod functions;
 mod log;
 mod remote;
 mod replica;
-mod rows;
 mod vfs;
 mod wal;
-
-/// For tests and tools of this repository; no part of the library's surface.
-#[doc(hidden)]
-pub mod internal {
-    pub use crate::btree::{
-        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode, follow,
-    };
-    pub use crate::error::{Error, Result};
-    pub use crate::rows::{Statement, plan};
-}
 
 use std::ffi::{c_char, c_int};
 

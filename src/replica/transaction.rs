@@ -8,7 +8,8 @@ use super::digest::{Digest, page_hash};
 use super::files::Files;
 use super::position::Record;
 use super::proof;
-use crate::btree::{Pages, SchemaPages, Side};
+use crate::btree::schema::SchemaPages;
+use crate::btree::{Pages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
 use crate::remote::primary::Transaction;
@@ -235,14 +236,10 @@ impl Pages for LocalTransaction<'_> {
         Ok(Cow::Owned(page.to_vec()))
     }
 
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn now(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let mut page = Box::new([0; PAGE_SIZE]);
         self.page(pgno, &mut page)?;
         Ok(Cow::Owned(page.to_vec()))
-    }
-
-    fn changed(&self) -> &[u32] {
-        &self.pages
     }
 
     fn base_size(&self) -> u32 {
