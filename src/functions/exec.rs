@@ -5,7 +5,7 @@ use sqlite_loadable::api::{self, ValueType};
 use sqlite_loadable::ext::sqlite3_value;
 
 use crate::error::{Error, Result};
-use crate::remote::primary::{Answer, Argument};
+use crate::remote::values::{Answer, Argument};
 
 /// A bound argument of the statement.
 pub fn argument(value: &*mut sqlite3_value) -> Result<Argument> {

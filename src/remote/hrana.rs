@@ -11,6 +11,7 @@ use super::hrana_wire::{
 };
 use super::http::{Http, excerpt, header};
 use crate::error::{Error, Result};
+use crate::ffi::thread;
 
 const PIPELINE: &str = "/v3-protobuf/pipeline";
 /// The primary gives at most 10 MB a request of a pipeline.
@@ -161,6 +162,15 @@ fn refused(http: &Http, status: u16, words: &str) -> Failure {
         408 | 500..=599 => Failure::Lost(Error::Unreachable(text)),
         _ => Failure::Refused(Error::Protocol(text)),
     }
+}
+
+/// Ends a stream without waiting for that. The primary has few of them, and
+/// would end this one only after 10 s.
+pub fn close_soon(http: &Arc<Http>, mut stream: Stream) {
+    let http = http.clone();
+    let _ = thread::spawn("libreplica-unlock", move || {
+        let _ = pipeline(&http, &mut stream, vec![close()]);
+    });
 }
 
 /// The result of an `execute`, or the statement's error.

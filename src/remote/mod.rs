@@ -5,9 +5,13 @@ pub mod grpc_web;
 mod hrana;
 mod hrana_wire;
 pub mod http;
+pub mod lease;
 mod mailbox;
 mod pages;
 pub mod primary;
+mod program;
+pub mod transaction;
+pub mod values;
 pub mod wal_log;
 pub mod wire;
 

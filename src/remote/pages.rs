@@ -13,6 +13,7 @@
 
 use super::hrana::stmt;
 use super::hrana_wire::{BatchStep, Condition, Value, ValueKind};
+use crate::ffi::api;
 use crate::wal::{PAGE_SIZE, Page};
 
 pub const UPDATE: &str = "UPDATE sqlite_dbpage SET data=? WHERE pgno=?";
@@ -152,6 +153,15 @@ pub fn stamped(image: &Page, base: &Page, version: u32) -> Box<Page> {
     page[92..96].copy_from_slice(&counter.to_be_bytes());
     page[96..100].copy_from_slice(&version.to_be_bytes());
     page
+}
+
+/// A name that no object has.
+pub fn unused_name() -> String {
+    let hex: String = api::random::<6>()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    format!("lr{hex}_")
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Facts {
     pub offline_since: Option<f64>,
     pub frames_applied: u64,
     pub commits_shipped: u64,
+    /// How commits travel, once one has.
+    pub write_path: Option<&'static str>,
 }
 
 pub struct Status {
@@ -64,6 +66,7 @@ impl Status {
             offline_since: None,
             frames_applied: 0,
             commits_shipped: 0,
+            write_path: None,
         };
         Status {
             facts: Mutex::new(facts),
@@ -107,6 +110,7 @@ impl Status {
         self.update(|f| {
             f.state = State::Online;
             f.commits_shipped += 1;
+            f.write_path = Some("pages");
             f.last_error = None;
             if frame_no.is_some() {
                 f.frame_no = frame_no;

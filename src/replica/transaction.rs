@@ -12,7 +12,7 @@ use crate::btree::schema::SchemaPages;
 use crate::btree::{Pages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
-use crate::remote::primary::Transaction;
+use crate::remote::transaction::Transaction;
 use crate::wal::capture::CommitFrame;
 use crate::wal::format::{self, FRAME_HEADER_SIZE, FRAME_SIZE, HEADER_SIZE, frame_offset};
 use crate::wal::index::Header;

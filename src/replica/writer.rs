@@ -20,9 +20,10 @@ use crate::config::WriteLock;
 use crate::error::{Error, Result};
 use crate::ffi::thread;
 use crate::log;
-use crate::remote::primary::{
-    Answer, Argument, Kept, Lease, NotShipped, Primary, Shipped, Transaction,
-};
+use crate::remote::lease::{Kept, Lease};
+use crate::remote::primary::{FirstCommit, Primary};
+use crate::remote::transaction::{NotShipped, Shipped, Transaction};
+use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached, chain};
 use crate::wal::index::Header;
 use crate::wal::{PAGE_SIZE, Page};
@@ -473,9 +474,7 @@ impl Shipment<'_> {
             }
             Err(NotShipped::Unknown(error, stream)) => (error, stream),
         };
-        let is_ours = |first: &crate::remote::primary::FirstCommit| {
-            self.transaction.is(&first.pages).unwrap_or(false)
-        };
+        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages).unwrap_or(false);
         let deadline = Instant::now() + self.replica.timeout() * 2;
         match self
             .primary
