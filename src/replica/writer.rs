@@ -282,7 +282,8 @@ impl Replica {
             primary,
             base: &base,
             transaction: &transaction,
-            keep: optimistic,
+            // For the next one, if that may use it.
+            keep: optimistic && *eager <= 1,
         };
         let shipped = shipment.ship(lease, kept, *eager == 0);
         *eager = match (&shipped, optimistic) {
