@@ -21,7 +21,12 @@ pub trait FileHooks: Sized {
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         real.lock(level)
     }
+    /// An exclusive lock.
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        real.shm_lock(slot, count, flags)
+    }
+    /// A reader's lock. Must not panic.
+    fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         real.shm_lock(slot, count, flags)
     }
 }
@@ -155,7 +160,12 @@ impl<H: FileHooks> ShimFile<H> {
         flags: c_int,
     ) -> c_int {
         // SAFETY: a method of an open file.
-        guard(|| unsafe { Self::hooks(file).shm_lock(Self::real(file), slot, count, flags) })
+        let (real, hooks) = unsafe { (Self::real(file), Self::hooks(file)) };
+        // On the way of every read: nothing of it can panic.
+        if flags & sql::SQLITE_SHM_SHARED != 0 {
+            return hooks.shm_shared(real, slot, count, flags);
+        }
+        guard(|| hooks.shm_lock(real, slot, count, flags))
     }
 
     // Forwarding only: nothing here can panic.

@@ -3,6 +3,7 @@
 
 use libsqlite3_sys as sql;
 
+use super::chunk::Chunk;
 use super::files::{Files, Hold, WriteLock, log_end};
 use super::image::{Changes, check_page1};
 use super::position::{PositionFile, Record, Stamp, path_of};
@@ -21,7 +22,7 @@ use crate::wal::{PAGE_SIZE, Page};
 /// What arrives at an applier: pages, then where they lead. Without `Finish`
 /// nothing is applied.
 pub enum Message {
-    Pages(Vec<(u32, Box<Page>)>),
+    Pages(Chunk),
     Finish(Reached),
 }
 
@@ -52,10 +53,10 @@ impl<'a> LogTransaction<'a> {
         self.writer.put(pgno, page)
     }
 
-    fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
+    fn put_all(&mut self, pages: &Chunk) -> Result<()> {
         pages
             .iter()
-            .try_for_each(|(pgno, page)| self.put(*pgno, page))
+            .try_for_each(|(pgno, page)| self.put(pgno, page))
     }
 
     /// Page 1 as it will be.
@@ -221,7 +222,7 @@ fn still_a_replica(store: &PositionFile) -> Result<()> {
 fn run<T>(
     target: &mut T,
     messages: &mut dyn Iterator<Item = Message>,
-    put: impl Fn(&mut T, &[(u32, Box<Page>)]) -> Result<()>,
+    put: impl Fn(&mut T, &Chunk) -> Result<()>,
 ) -> Result<Option<Reached>> {
     for message in messages {
         match message {
@@ -280,21 +281,15 @@ impl NewFile {
         }))
     }
 
-    fn put_all(&mut self, pages: &[(u32, Box<Page>)]) -> Result<()> {
-        // Pages of a log mostly come in their order in the file: few writes are enough.
-        let mut run = Vec::with_capacity(RUN * PAGE_SIZE);
-        let mut first = 0;
-        for (pgno, page) in pages {
-            self.changes.note(*pgno, page);
-            let follows = first as usize + run.len() / PAGE_SIZE == *pgno as usize;
-            if !follows || run.len() == RUN * PAGE_SIZE {
-                self.put_run(first, &run)?;
-                run.clear();
-                first = *pgno;
-            }
-            run.extend_from_slice(&page[..]);
+    fn put_all(&mut self, pages: &Chunk) -> Result<()> {
+        for (pgno, page) in pages.iter() {
+            self.changes.note(pgno, page);
         }
-        self.put_run(first, &run)?;
+        // Pages of a log mostly come in their order in the file: few writes are enough.
+        for (first, bytes) in pages.runs(RUN) {
+            let at = u64::from(first - 1) * PAGE_SIZE as u64;
+            self.db.write_at(bytes, at)?;
+        }
         // The disk works while more is being fetched, not only at the end.
         self.unsynced += pages.len() * PAGE_SIZE;
         if self.unsynced >= SYNC_EVERY {
@@ -302,15 +297,6 @@ impl NewFile {
             self.db.sync()?;
         }
         Ok(())
-    }
-
-    fn put_run(&self, first: u32, pages: &[u8]) -> Result<()> {
-        match first.checked_sub(1) {
-            Some(before) if !pages.is_empty() => self
-                .db
-                .write_at(pages, u64::from(before) * PAGE_SIZE as u64),
-            _ => Ok(()),
-        }
     }
 
     pub fn fill(&mut self, messages: &mut dyn Iterator<Item = Message>) -> Result<Option<Reached>> {

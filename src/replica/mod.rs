@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod backoff;
+mod chunk;
 pub mod digest;
 pub mod files;
 pub mod image;
@@ -501,7 +502,7 @@ fn empty_image(position: Position) -> impl Iterator<Item = Message> {
         frames: 0,
     };
     [
-        Message::Pages(vec![(1, empty_database())]),
+        Message::Pages([(1, empty_database())].into_iter().collect()),
         Message::Finish(reached),
     ]
     .into_iter()

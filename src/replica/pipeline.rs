@@ -6,15 +6,16 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use super::apply::Message;
+use super::chunk::Chunk;
 use crate::error::{Error, Result};
 use crate::ffi::guard;
 use crate::remote::{Head, PageSink, Position, Pull, Remote};
 use crate::wal::Page;
 
-/// Pages handed over at a time: 1 MiB.
-const CHUNK: usize = 256;
-/// Chunks under way between the threads.
-const CHUNKS: usize = 8;
+/// Pages handed over at a time: less than an allocation that is a mapping of its own.
+const CHUNK: usize = 28;
+/// Chunks under way between the threads: 7 MiB.
+const CHUNKS: usize = 64;
 /// A pull of so many pages is worth a thread: 4 MiB.
 const LARGE: usize = 1024;
 
@@ -39,7 +40,7 @@ pub fn pull<T: Send>(
         let mut pipe = Pipe {
             scope,
             apply: Some(apply),
-            staged: Vec::new(),
+            staged: Chunk::default(),
             running: None,
             stopped: false,
             frames: 0,
@@ -62,7 +63,7 @@ struct Pipe<'scope, 'env, 'p, T, A> {
     scope: &'scope Scope<'scope, 'env>,
     /// Until it runs.
     apply: Option<A>,
-    staged: Vec<(u32, Box<Page>)>,
+    staged: Chunk,
     running: Option<(SyncSender<Message>, ScopedJoinHandle<'scope, Result<T>>)>,
     /// The applier ended before it was told the end.
     stopped: bool,
@@ -143,13 +144,13 @@ where
     A: FnOnce(&mut dyn Iterator<Item = Message>) -> Result<T> + Send + 'scope,
 {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()> {
-        self.staged.push((pgno, Box::new(*page)));
+        self.staged.push(pgno, page);
         self.frames += 1;
         if self.running.is_none() && self.staged.len() >= LARGE {
             self.start()?;
         }
         if self.running.is_some() && self.staged.len() >= CHUNK {
-            let staged = std::mem::replace(&mut self.staged, Vec::with_capacity(CHUNK));
+            let staged = std::mem::replace(&mut self.staged, Chunk::with_capacity(CHUNK));
             self.send(Message::Pages(staged))?;
             (self.progress)(self.frames);
         }

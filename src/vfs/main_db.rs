@@ -208,6 +208,14 @@ impl FileHooks for MainDb {
         real.lock(level)
     }
 
+    fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        let rc = real.shm_lock(slot, count, flags);
+        if rc == sql::SQLITE_OK {
+            self.follow(slot, flags);
+        }
+        rc
+    }
+
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         let begins = self.begins_write(slot, flags);
         let ends = self.ends_write(slot, flags);

@@ -145,6 +145,12 @@ impl FileHooks for Watched {
             Watched::Wal(file) => file.lock(real, level),
         }
     }
+    fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        match self {
+            Watched::Database(file) => file.shm_shared(real, slot, count, flags),
+            Watched::Wal(_) => real.shm_lock(slot, count, flags),
+        }
+    }
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         match self {
             Watched::Database(file) => file.shm_lock(real, slot, count, flags),
