@@ -23,14 +23,13 @@ class Thief:
     def __init__(self, primary, commits):
         self.primary, self.commits, self.error = primary, commits, None
         self.thread = threading.Thread(target=self._run)
-        self.begun = time.monotonic()
         self.thread.start()
 
     def _run(self):
         try:
             with self.primary.stream() as run:
                 run("BEGIN IMMEDIATE")
-                self.waited = time.monotonic() - self.begun
+                self.got = time.monotonic()
                 run("UPDATE t SET v = 'stolen' WHERE id = 50")
                 run("COMMIT" if self.commits else "ROLLBACK")
         except BaseException as error:
@@ -39,7 +38,6 @@ class Thief:
     def join(self):
         self.thread.join()
         assert not self.error, self.error
-        assert self.waited > 1, "it had not to wait: nothing was stolen"
 
 
 def begin(db, proxy, thief):
@@ -106,13 +104,14 @@ def test_the_lock_is_taken_back(phase, new_host, new_primary, new_fault_proxy, t
     def robbed(commits, path, primary, proxy, db):
         thief = phase(db, proxy, lambda: Thief(primary, commits))
         big = db.one("SELECT count(*) FROM big")
-        error = outcome(lambda: db("COMMIT"))
-        for each in thief if isinstance(thief, list) else [thief]:
-            each.join()
+        error, ended = outcome(lambda: db("COMMIT")), time.monotonic()
+        (thief,) = thief if isinstance(thief, list) else [thief]
+        thief.join()
+        assert thief.got < ended, "nothing was stolen"
         if commits:  # the base is gone
             assert error and error.extended == BUSY_SNAPSHOT, error
             prove(primary, {"done": False, "big": big})
-            assert "no transaction" in str(outcome(lambda: db("ROLLBACK")))  # SQLite has rolled back already
+            assert outcome(lambda: db("ROLLBACK"))  # it has ended
             assert db.one("SELECT v FROM t WHERE id = 7") == "seed 7"
             db("BEGIN IMMEDIATE")
             db("UPDATE t SET v = 'mine' WHERE id = 7")
@@ -148,7 +147,6 @@ def test_a_transaction_that_pauses_for_longer_than_streams_live(waits, replica, 
     if waits:
         primary_waits.join()
         assert fails(lambda: replica("COMMIT"), BUSY).extended == BUSY_SNAPSHOT
-        assert "no transaction" in str(fails(lambda: replica("ROLLBACK"), 1))
         assert primary.sql("SELECT count(*) FROM users WHERE name = 'mine'") == [[0]]
         replica("UPDATE users SET name = 'mine' WHERE id IN (7, 8)")
     else:
