@@ -145,6 +145,12 @@ impl Replica {
             None => writer.primary.lock(wait)?,
         };
         if lease.is_empty() {
+            if located.record.position.frame_no.is_some() {
+                writer.primary.give_back(lease);
+                return Err(Error::Diverged(
+                    "the primary is empty; this replica may be the last copy, so it stays as it is, and nothing can be written".into(),
+                ));
+            }
             writer.primary.initialize(lease)?;
             return Ok(Begin::Behind);
         }
