@@ -151,6 +151,10 @@ fn excerpt_of(headers: &ureq::http::HeaderMap, body: &mut ureq::Body) -> String 
 
 fn refused(http: &Http, status: u16, words: &str) -> Failure {
     let text = format!("{}: HTTP {status}: {words}", http.url().text);
+    if matches!(status, 400 | 500..=599) {
+        // As of a process that has just begun, or of a proxy that misses one.
+        http.doubt();
+    }
     match status {
         400 if words.contains("baton") || words.contains("STREAM_EXPIRED") => Failure::Gone(text),
         401 | 403 => Failure::Refused(Error::Auth(text)),

@@ -39,8 +39,9 @@ struct Confirmed {
     at: Instant,
 }
 
-/// No Hello counts for longer than this.
-const CONFIRMED: Duration = Duration::from_secs(60);
+/// No Hello counts for longer than this: connections may end at a reverse
+/// proxy, and then they outlive the process that told it.
+const CONFIRMED: Duration = Duration::from_secs(1);
 
 /// The connections of an [`Http`], for another thread to cut.
 #[derive(Clone)]
@@ -136,6 +137,11 @@ impl Http {
         let confirmed = confirmed.as_ref()?;
         (confirmed.connects == self.connects() && confirmed.at.elapsed() < CONFIRMED)
             .then(|| confirmed.log_id.clone())
+    }
+
+    /// The process at the other end may be another one by now.
+    pub fn doubt(&self) {
+        *self.confirmed.lock() = None;
     }
 
     /// What the last Hello took.

@@ -1,4 +1,6 @@
 """A proxy that knows requests: loses, holds and cuts single ones, on either way."""
+import http.client
+import http.server
 import re
 import socket
 import threading
@@ -176,3 +178,47 @@ class _Link:
         self.answered.set()
         Proxy._shut(self.client)
         Proxy._shut(self.server)
+
+
+class Gateway:
+    """A reverse proxy: clients keep their connections to it, whatever becomes of the server behind it."""
+
+    def __init__(self, target):
+        self.target = target
+        gateway = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                behind = http.client.HTTPConnection(urlsplit(gateway.target).netloc, timeout=30)
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length")}
+                try:
+                    behind.request("POST", self.path, body, headers)
+                    answer = behind.getresponse()
+                    data = answer.read()
+                except OSError as error:
+                    return self.send_error(502, str(error))
+                finally:
+                    behind.close()
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                        self.send_header(name, value)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
