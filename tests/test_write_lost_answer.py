@@ -229,13 +229,12 @@ def test_the_primary_is_restarted_at_that_moment(moment, db, primary, proxy, pat
     identical(path, primary)
 
 
-BIG = f"INSERT INTO big SELECT value, randomblob(3600) FROM {series(9000)}"
+BIG = f"INSERT INTO big SELECT value, randomblob(3600) FROM {series(5000)}"
 
 
-@pytest.mark.parametrize("fate", [CUT_ANSWER, LOSE_ANSWER, CUT])
-@pytest.mark.parametrize("part", ["commit", "first part"])
-def test_a_transaction_of_several_requests(fate, part, host, path, primary, proxy):
-    """9,000 pages, spilled here (a small cache) and there, on their way in three requests."""
+@pytest.mark.parametrize("part, fate", [("commit", LOSE_ANSWER), ("commit", CUT), ("first part", CUT_ANSWER)])
+def test_a_transaction_of_several_requests(part, fate, host, path, primary, proxy):
+    """5,000 pages, spilled here (a small cache) and there, on their way in two requests."""
     primary.sql("CREATE TABLE big(id INTEGER PRIMARY KEY, data)")
     db = host.open(path, proxy.url, timeout=5)
     db("PRAGMA cache_size = 50")
@@ -244,7 +243,7 @@ def test_a_transaction_of_several_requests(fate, part, host, path, primary, prox
     done = proxy.once(is_part, fate)
     if part == "commit" and fate != CUT:
         db(BIG)
-        assert primary.sql("SELECT count(*) FROM big") == [[9000]]
+        assert primary.sql("SELECT count(*) FROM big") == [[5000]]
     else:
         fails(lambda: db(BIG), READONLY)
         assert primary.hello() == before
@@ -284,22 +283,20 @@ def test_a_crash_where_the_log_has_the_page_of_the_commit_already(new_host, path
     lies there is the same by chance: no such commit may come to life before the primary has it."""
     host = new_host()
     db = host.open(path, proxy.url, timeout=10)
-    for n in range(3):
-        db("PRAGMA wal_checkpoint(TRUNCATE)")
-        db("UPDATE t SET v = 'b' WHERE id = 7")
-        db("UPDATE t SET v = 'a' WHERE id = 7")
-        db("PRAGMA wal_checkpoint(PASSIVE)")  # the next write begins the log anew
-        seen = threading.Event()
-        proxy.once(commits, LOSE, before=seen.set)
-        db.start("UPDATE t SET v = 'b' WHERE id = 7")
-        assert seen.wait(5)
-        time.sleep(0.1)
-        host.kill()
-        proxy.rule = lambda request: "pass"
-        assert primary.sql("SELECT v FROM t WHERE id = 7") == [["a"]]
-        assert stock(path, "SELECT v FROM t WHERE id = 7") == "a"
-        host = new_host()
-        db = host.open(path, proxy.url, timeout=10)
-        assert db.one("SELECT v FROM t WHERE id = 7") == "a"
-        assert db.sync()["frames_synced"] == 0
-        identical(path, primary)
+    db("PRAGMA wal_checkpoint(TRUNCATE)")
+    db("UPDATE t SET v = 'b' WHERE id = 7")
+    db("UPDATE t SET v = 'a' WHERE id = 7")
+    db("PRAGMA wal_checkpoint(PASSIVE)")  # the next write begins the log anew
+    seen = threading.Event()
+    proxy.once(commits, LOSE, before=seen.set)
+    db.start("UPDATE t SET v = 'b' WHERE id = 7")
+    assert seen.wait(5)
+    time.sleep(0.1)
+    host.kill()
+    proxy.rule = lambda request: "pass"
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["a"]]
+    assert stock(path, "SELECT v FROM t WHERE id = 7") == "a"
+    db = new_host().open(path, proxy.url, timeout=10)
+    assert db.one("SELECT v FROM t WHERE id = 7") == "a"
+    assert db.sync()["frames_synced"] == 0
+    identical(path, primary)

@@ -1,6 +1,7 @@
 """A proxy that knows requests: loses, holds and cuts single ones, on either way."""
 import http.client
 import http.server
+import json
 import re
 import socket
 import threading
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 from .proxy import Proxy
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
+
+BATON = re.compile(rb"\r\n\r\n(?:[0-9a-f]+\r\n)?\x0a.([A-Za-z0-9+/=_-]{20,})", re.S)
 
 PASS = "pass"
 LOSE = "lose"  # never delivered, and silence
@@ -51,6 +54,7 @@ class FaultProxy(Proxy):
     def __init__(self, target, rule=None):
         self.rule = rule or (lambda request: PASS)
         self.log = []  # (request without its body, fate)
+        self.batons = {}  # link: the stream that its last answer left open
         super().__init__(target)
 
     def once(self, choose, fate, before=lambda: None, after=lambda: None):
@@ -67,6 +71,16 @@ class FaultProxy(Proxy):
 
         self.rule, self.after = rule, lambda: (after(), done.set())
         return done
+
+    def close_streams(self):
+        """Ends the streams that clients which are gone have left open."""
+        for link in [link for link in list(self.batons) if link.gone]:
+            body = json.dumps({"baton": self.batons.pop(link), "requests": [{"type": "close"}]})
+            split = urlsplit(self.target)
+            connection = http.client.HTTPConnection(split.netloc, timeout=10)
+            connection.request("POST", "/v3/pipeline", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+            connection.close()
 
     def after(self):
         """Called when a request that did not pass has met its fate."""
@@ -94,6 +108,7 @@ class _Link:
         self.fate, self.answered, self.gone = PASS, threading.Event(), False
 
     def end(self):
+        self.gone = True
         Proxy._shut(self.client)
         Proxy._shut(self.server)
 
@@ -161,10 +176,20 @@ class _Link:
             if fate != LOSE_ANSWER:
                 self.proxy.after()
 
+    def _remember(self, data):
+        """The baton is the first field of a pipeline's answer."""
+        if b"application/x-protobuf" not in data[:400]:
+            return
+        if baton := BATON.search(data):
+            self.proxy.batons[self] = baton[1].decode()
+        else:
+            self.proxy.batons.pop(self, None)
+
     def backward(self):
         try:
             while data := self.server.recv(1 << 16):
                 self.proxy.bytes_back += len(data)
+                self._remember(data)
                 if self.fate in (LOSE_ANSWER, CUT_ANSWER):
                     self.answered.set()
                     continue
