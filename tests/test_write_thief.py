@@ -185,3 +185,25 @@ def test_a_lock_that_nobody_waits_for_any_more_is_given_back(replica, primary, p
     assert time.monotonic() - begun < 2
     replica("UPDATE users SET name = 'mine' WHERE id = 3")
     identical(path, primary)
+
+
+def test_no_streams_pile_up_at_the_primary(host, primary, path):
+    """It has 128, and an optimistic replica keeps one: conflicts and its own ends leave no other."""
+    others = [host.open(path.with_name(f"{n}.db"), primary.url, write_lock="optimistic") for n in range(2)]
+    for n in range(160):
+        db = others[n % 2]
+        if outcome(lambda: db("UPDATE users SET name = ? WHERE id = 1", str(n))):
+            db("UPDATE users SET name = ? WHERE id = 1", str(n))
+        if n % 4 == 0:
+            primary.sql("UPDATE users SET name = 'theirs' WHERE id = 2")
+    db = host.open(path, primary.url, write_lock="optimistic")
+    for n in range(160):
+        db("UPDATE users SET name = ? WHERE id = 1", str(n))
+        if n % 2:
+            db.close()
+            db = host.open(path, primary.url, write_lock="optimistic")
+    run = [primary.stream() for _ in range(100)]
+    for stream in run:
+        stream("SELECT 1")
+    for stream in run:
+        stream.__exit__()
