@@ -241,9 +241,6 @@ impl Options {
         if self.encryption_key.is_some() {
             return missing("encryption_key: encryption at rest");
         }
-        if self.write_path == WritePath::Rows {
-            return missing("write_path: shipping rows");
-        }
         Ok(())
     }
 }

@@ -53,8 +53,7 @@ impl Report {
         match name {
             "path" => json!(self.path),
             "sync_url" => json!(options.sync_url.as_ref().map(|u| &u.text)),
-            // Nothing is shipped by this version.
-            "write_path" => Value::Null,
+            "write_path" => json!(facts.write_path),
             "frame_no" => json!(facts.frame_no),
             "primary_frame_no" => json!(facts.primary_frame_no),
             "state" => json!(facts.state.name()),

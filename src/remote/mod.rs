@@ -5,8 +5,11 @@ pub mod grpc_web;
 mod hrana;
 mod hrana_wire;
 pub mod http;
+pub mod outcome;
 mod pages;
 pub mod primary;
+mod program;
+pub mod rows;
 pub mod wal_log;
 pub mod wire;
 
@@ -63,6 +66,9 @@ pub trait PageSink {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
     /// The pages so far are a transaction's last (not told within a compacted part).
     fn committed(&mut self) {}
+    /// What comes next is a part of the log that was compacted: the commits in it
+    /// are not told, nor all of its frames.
+    fn compacted(&mut self) {}
 }
 
 /// How a pull ended.

@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 
 use super::hrana::{Failure, Stream, batch, close, execute, executed, pipeline, ran, stmt};
-use super::hrana_wire::{BatchResult, Empty, Row, SqlError, StmtResult, Value, ValueKind};
+use super::hrana_wire::{Empty, Row, SqlError, Stmt, StmtResult, Value, ValueKind};
 use super::http::Http;
 use super::pages::{Steps, blob, integer, stamped};
+use super::program::{Done, Program, first_failure};
 use super::wal_log::WalLog;
-use super::{Head, PageSink, Position, Pull, Remote};
+use super::{Head, Remote};
+use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::{api, thread};
 use crate::wal::{PAGE_SIZE, Page};
@@ -43,13 +45,15 @@ pub trait Transaction {
 
 /// The primary's write lock: an open transaction on a stream.
 pub struct Lease {
-    stream: Stream,
+    pub(super) stream: Stream,
     /// The end of the primary's log, exact for as long as the lock is held.
     pub log_id: String,
     pub frame_no: Option<u64>,
     page1: Option<Box<Page>>,
     version: u32,
-    data_version: i64,
+    pub(super) data_version: i64,
+    /// Commits upon it go as rows: it is to be so, or there is no other way.
+    rows: bool,
 }
 
 /// A stream that may ship the next transaction in one request, as long as
@@ -79,6 +83,34 @@ pub struct Shipped {
     pub kept: Option<Kept>,
 }
 
+impl Shipped {
+    fn of(
+        done: Done,
+        written: Vec<u32>,
+        page1: Option<Box<Page>>,
+        log_id: String,
+        data_version: i64,
+    ) -> Shipped {
+        Shipped {
+            index: done.index,
+            written,
+            page1,
+            kept: done.stream.map(|stream| Kept {
+                stream,
+                log_id,
+                frame_no: done.index,
+                data_version,
+                used: Instant::now(),
+            }),
+        }
+    }
+}
+
+/// A question whose answer has the log's end.
+pub fn log_end() -> Stmt {
+    stmt("SELECT 1", Vec::new(), true)
+}
+
 /// Why a transaction was not committed, or is not known to be.
 pub enum NotShipped {
     /// It is not committed, and will not be.
@@ -101,8 +133,8 @@ impl From<Error> for NotShipped {
 
 /// The primary as a writer needs it.
 pub struct Primary {
-    http: Arc<Http>,
-    log: Mutex<WalLog>,
+    pub(super) http: Arc<Http>,
+    pub(super) log: Mutex<WalLog>,
 }
 
 impl Primary {
@@ -115,13 +147,13 @@ impl Primary {
         self.log.lock().hello()
     }
 
-    /// Takes the write lock. While somebody else has it, `wait` is asked again
-    /// and again whether to go on.
-    pub fn lock(&self, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
+    /// Takes the write lock, for a transaction that will be shipped that way.
+    /// While somebody else has it, `wait` is asked again and again whether to go on.
+    pub fn lock(&self, path: WritePath, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
         let (sender, receiver) = channel();
         let http = self.http.clone();
         thread::spawn("libreplica-lock", move || {
-            let begun = begin(&http);
+            let begun = begin(&http, path);
             // Nobody waits any more: the lock goes back at once.
             if let Err(unwanted) = sender.send(begun)
                 && let Ok(lease) = unwanted.0
@@ -253,13 +285,14 @@ impl Primary {
         let base = base.ok_or_else(|| Error::Internal("a lock upon an empty primary".into()))?;
         let (before, after) = transaction.sizes();
         let mut pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, lease.stream, transaction);
+        let mut program = Program::new(&self.http, lease.stream);
         if after == before {
             program.steps.guard_size(after);
         }
-        program.prove();
+        program.prove(transaction.proofs());
         if after != before {
-            program.grow(base);
+            let growth = program.steps.grow(base, before, after, &unused_name());
+            program.special.growth = Some(growth);
             pages.extend(transaction.schema_edge()?);
             pages.push(1);
             pages.sort_unstable();
@@ -267,7 +300,8 @@ impl Primary {
         }
         // The connection there has parsed pages that are other ones now.
         let keep = keep && after == before && !transaction.changes_schema();
-        let done = program.run(&pages, keep, false)?;
+        program.write(transaction, &pages)?;
+        let done = program.commit(keep, vec![log_end()])?;
         let page1 = match pages.first() {
             Some(1) => {
                 let mut image = Box::new([0; PAGE_SIZE]);
@@ -276,18 +310,8 @@ impl Primary {
             }
             _ => None,
         };
-        Ok(Shipped {
-            index: done.index,
-            written: pages,
-            page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id: lease.log_id,
-                frame_no: done.index,
-                data_version: lease.data_version,
-                used: Instant::now(),
-            }),
-        })
+        let (log_id, data_version) = (lease.log_id, lease.data_version);
+        Ok(Shipped::of(done, pages, page1, log_id, data_version))
     }
 
     /// Ships a transaction that changes neither size nor schema, without a
@@ -298,152 +322,36 @@ impl Primary {
         transaction: &dyn Transaction,
     ) -> std::result::Result<Shipped, NotShipped> {
         let pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, kept.stream, transaction);
+        let mut program = Program::new(&self.http, kept.stream);
         program.steps.begin();
-        program.guard = Some(program.steps.guard_version(kept.data_version));
+        program.special.guard = Some(program.steps.guard_version(kept.data_version));
         program.steps.guard_size(transaction.sizes().1);
-        let done = program.run(&pages, true, pages.first() == Some(&1))?;
-        Ok(Shipped {
-            index: done.index,
-            written: pages,
-            page1: done.page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id: kept.log_id,
-                frame_no: done.index,
-                data_version: kept.data_version,
-                used: Instant::now(),
-            }),
-        })
-    }
-
-    /// What became of a commit whose answer was lost: true if it is in the
-    /// log as the first transaction after `base`. Before it is looked up, it
-    /// is made sure that the request cannot be run later.
-    pub fn outcome(
-        &self,
-        mut stream: Stream,
-        base: &Position,
-        is_ours: &dyn Fn(&FirstCommit) -> bool,
-        deadline: Instant,
-    ) -> Result<bool> {
-        let mut pause = Duration::from_millis(20);
-        let mut closed = false;
-        loop {
-            let known = self.try_outcome(&mut stream, &mut closed, base, is_ours);
-            match known {
-                Err(Error::Unreachable(_) | Error::Busy(_))
-                    if Instant::now() + pause < deadline =>
-                {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(500));
-                }
-                known => return known,
-            }
-        }
-    }
-
-    fn try_outcome(
-        &self,
-        stream: &mut Stream,
-        closed: &mut bool,
-        base: &Position,
-        is_ours: &dyn Fn(&FirstCommit) -> bool,
-    ) -> Result<bool> {
-        if !*closed {
-            // A baton counts once: either this closes the stream, and the lost
-            // request finds it closed, or the request has been there.
-            match pipeline(&self.http, stream, vec![close()]) {
-                Ok(_) | Err(Failure::Gone(_)) => *closed = true,
-                Err(failure) => return Err(failure.into_error()),
-            }
-        }
-        // Under the lock nothing is under way any more.
-        let lease = self.lock(&mut || true)?;
-        let head = Head {
-            log_id: lease.log_id.clone(),
-            frame_no: lease.frame_no,
+        program.write(transaction, &pages)?;
+        let read = pages.first() == Some(&1);
+        let question = match read {
+            true => stmt(
+                "SELECT data FROM sqlite_dbpage WHERE pgno=1",
+                Vec::new(),
+                true,
+            ),
+            false => log_end(),
         };
-        let found = self.first_commit(base, &head);
-        self.give_back(lease);
-        Ok(found?.is_some_and(|first| is_ours(&first)))
-    }
-
-    /// The first transaction after `base` in the log, if there is one.
-    fn first_commit(&self, base: &Position, head: &Head) -> Result<Option<FirstCommit>> {
-        let mut log = self.log.lock();
-        if log.hello()?.log_id != head.log_id {
-            return Err(Error::Unreachable(
-                "the primary's history changed meanwhile".into(),
-            ));
-        }
-        let mut first = FirstCommit::default();
-        match log.pull(base, head, &mut first) {
-            // It wants no more than the first.
-            Ok(Pull::Reached(_)) => Ok(Some(first)),
-            Err(_) if first.whole => Ok(Some(first)),
-            Ok(Pull::UpToDate) => Ok(None),
-            Ok(Pull::Diverged(why)) => Err(Error::Diverged(why)),
-            Err(e) => Err(e),
-        }
+        let done = program.commit(true, vec![question])?;
+        let told = done.told.first().filter(|_| read);
+        let page1 = told.and_then(|told| first_page(told.as_ref()?));
+        Ok(Shipped::of(
+            done,
+            pages,
+            page1,
+            kept.log_id,
+            kept.data_version,
+        ))
     }
 }
 
-/// A transaction's pages as the log has them, each in its last version.
-#[derive(Default)]
-pub struct FirstCommit {
-    pub pages: std::collections::BTreeMap<u32, Box<Page>>,
-    whole: bool,
-}
-
-impl PageSink for FirstCommit {
-    fn page(&mut self, pgno: u32, page: &Page) -> Result<()> {
-        if self.whole {
-            return Err(Error::Internal("no more is wanted".into()));
-        }
-        self.pages.insert(pgno, Box::new(*page));
-        Ok(())
-    }
-
-    fn committed(&mut self) {
-        self.whole = true;
-    }
-}
-
-/// A transaction's steps on their way, request by request.
-struct Program<'a> {
-    http: &'a Arc<Http>,
-    stream: Stream,
-    transaction: &'a dyn Transaction,
-    steps: Steps,
-    /// Steps of the first request with a meaning of their own when they fail.
-    proofs: std::ops::Range<u32>,
-    growth: Option<u32>,
-    guard: Option<u32>,
-}
-
-struct Done {
-    index: Option<u64>,
-    page1: Option<Box<Page>>,
-    stream: Option<Stream>,
-}
-
-impl<'a> Program<'a> {
-    fn new(http: &'a Arc<Http>, stream: Stream, transaction: &'a dyn Transaction) -> Self {
-        Program {
-            http,
-            stream,
-            transaction,
-            steps: Steps::default(),
-            proofs: 0..0,
-            growth: None,
-            guard: None,
-        }
-    }
-
+impl Program<'_> {
     /// A schema that the primary cannot parse would break it for everybody.
-    fn prove(&mut self) {
-        let proofs = self.transaction.proofs();
+    fn prove(&mut self, proofs: &[String]) {
         if proofs.is_empty() {
             return;
         }
@@ -453,21 +361,15 @@ impl<'a> Program<'a> {
         }
         self.steps.add("ROLLBACK TO libreplica_proof", Vec::new());
         self.steps.add("RELEASE libreplica_proof", Vec::new());
-        self.proofs = first..self.steps.len();
+        self.special.proofs = first..self.steps.len();
     }
 
-    fn grow(&mut self, page1: &Page) {
-        let (before, after) = self.transaction.sizes();
-        self.growth = Some(self.steps.grow(page1, before, after, &unused_name()));
-    }
-
-    /// Writes `pages` and commits. `read`: asks for page 1 as it then is.
-    fn run(
-        mut self,
+    /// Adds the steps that write `pages`.
+    fn write(
+        &mut self,
+        transaction: &dyn Transaction,
         pages: &[u32],
-        keep: bool,
-        read: bool,
-    ) -> std::result::Result<Done, NotShipped> {
+    ) -> std::result::Result<(), NotShipped> {
         // Page 1 last: with it the schema may change, and the connection there
         // must not look at it again before the commit.
         let (first, rest) = match pages.split_first() {
@@ -481,120 +383,17 @@ impl<'a> Program<'a> {
                 self.send_part()?;
                 count = 0;
             }
-            self.transaction.page(pgno, &mut page)?;
+            transaction.page(pgno, &mut page)?;
             self.steps.page(pgno, &page);
             count += 1;
         }
-        self.commit(keep, read)
-    }
-
-    /// A request with more to follow.
-    fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
-        let steps = std::mem::take(&mut self.steps);
-        let count = steps.len();
-        let requests = vec![batch(steps.into_batch())];
-        let results = match pipeline(self.http, &mut self.stream, requests) {
-            Ok(results) => results,
-            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
-            // COMMIT is still to come, so whatever ran will be undone.
-            Err(failure) => {
-                self.drop_stream();
-                return Err(NotShipped::Refused(failure.into_error()));
-            }
-        };
-        let failed = self.failure(results.into_iter().next(), count);
-        (self.proofs, self.growth, self.guard) = (0..0, None, None);
-        failed.map_or(Ok(()), |(_, failed)| {
-            self.drop_stream();
-            Err(failed)
-        })
-    }
-
-    fn commit(mut self, keep: bool, read: bool) -> std::result::Result<Done, NotShipped> {
-        let commit = self.steps.add("COMMIT", Vec::new());
-        let count = self.steps.len();
-        let mut requests = vec![
-            batch(std::mem::take(&mut self.steps).with_rollback()),
-            // Its result has the log's end.
-            execute(match read {
-                true => stmt(
-                    "SELECT data FROM sqlite_dbpage WHERE pgno=1",
-                    Vec::new(),
-                    true,
-                ),
-                false => stmt("SELECT 1", Vec::new(), true),
-            }),
-        ];
-        if !keep {
-            requests.push(close());
-        }
-        let results = match pipeline(self.http, &mut self.stream, requests) {
-            Ok(results) => results,
-            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
-            Err(Failure::Refused(e)) => return Err(NotShipped::Refused(e)),
-            Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, self.stream)),
-        };
-        let mut results = results.into_iter();
-        match self.failure(results.next(), count) {
-            Some((step, NotShipped::Refused(e))) if step == commit => {
-                return Err(NotShipped::Unknown(e, self.stream));
-            }
-            Some((_, failed)) => {
-                self.drop_stream();
-                return Err(failed);
-            }
-            None => {}
-        }
-        // It is committed; what the second result says is not needed for that.
-        let told = executed(results.next()).ok().and_then(|told| told.ok());
-        Ok(Done {
-            index: told.as_ref().and_then(|told| told.replication_index),
-            page1: told.filter(|_| read).and_then(|told| first_page(&told)),
-            stream: keep.then_some(self.stream),
-        })
-    }
-
-    /// The first step of `count` that has no result, and what that means.
-    fn failure(
-        &self,
-        result: Option<super::hrana_wire::StreamResult>,
-        count: u32,
-    ) -> Option<(u32, NotShipped)> {
-        let result = match ran(result) {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) if error.code == "TRANSACTION_TIMEOUT" => {
-                return Some((0, NotShipped::LeaseLost));
-            }
-            Ok(Err(error)) => return Some((0, NotShipped::Refused(error.into_error()))),
-            Err(e) => return Some((0, NotShipped::Refused(e))),
-        };
-        let (step, error) = first_failure(&result, count)?;
-        let why = match error {
-            None => NotShipped::LeaseLost,
-            Some(error) if error.code == "TRANSACTION_TIMEOUT" => NotShipped::LeaseLost,
-            Some(_) if self.guard == Some(step) => NotShipped::Moved,
-            Some(_) if self.growth == Some(step) => NotShipped::Overgrown,
-            Some(error) if self.proofs.contains(&step) => {
-                NotShipped::Refused(Error::ReadOnly(format!(
-                    "the primary does not understand the new schema: {} ({}); what it does understand can be run there with replica_exec",
-                    error.message, error.code
-                )))
-            }
-            Some(error) => NotShipped::Refused(error.into_error()),
-        };
-        Some((step, why))
-    }
-
-    fn drop_stream(&mut self) {
-        let (http, mut stream) = (self.http.clone(), std::mem::take(&mut self.stream));
-        let _ = thread::spawn("libreplica-unlock", move || {
-            let _ = pipeline(&http, &mut stream, vec![close()]);
-        });
+        Ok(())
     }
 }
 
 /// A value bound to a statement.
-pub struct Argument(Value);
+#[derive(Clone)]
+pub struct Argument(pub(super) Value);
 
 impl Argument {
     pub fn null() -> Argument {
@@ -648,7 +447,7 @@ fn to_json(value: &Value) -> Json {
 }
 
 impl Lease {
-    fn release(mut self, http: &Arc<Http>) {
+    pub(super) fn release(mut self, http: &Arc<Http>) {
         // What is not closed ends by itself.
         let _ = pipeline(http, &mut self.stream, vec![close()]);
     }
@@ -658,6 +457,11 @@ impl Lease {
         self.frame_no.is_none()
     }
 
+    /// Commits go as rows.
+    pub fn is_for_rows(&self) -> bool {
+        self.rows
+    }
+
     /// Whether its page 1 is this one.
     pub fn has_page1(&self, page: &Page) -> bool {
         self.page1.as_deref() == Some(page)
@@ -665,52 +469,49 @@ impl Lease {
 }
 
 /// BEGIN IMMEDIATE on a stream of its own, and what a writer has to know.
-fn begin(http: &Arc<Http>) -> Result<Lease> {
+fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
     let mut stream = Stream::default();
-    let requests = vec![
-        execute(stmt("BEGIN IMMEDIATE", Vec::new(), false)),
-        execute(stmt(
-            "SELECT data, sqlite_version() FROM sqlite_dbpage WHERE pgno=1",
-            Vec::new(),
-            true,
-        )),
-        execute(stmt(
-            "SELECT data_version FROM pragma_data_version",
-            Vec::new(),
-            true,
-        )),
+    let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
+    let mut requests = vec![
+        ask("BEGIN IMMEDIATE"),
+        ask("SELECT data_version FROM pragma_data_version"),
     ];
+    if path != WritePath::Rows {
+        requests.push(ask(
+            "SELECT data, sqlite_version() FROM sqlite_dbpage WHERE pgno=1",
+        ));
+    }
+    if path != WritePath::Pages {
+        // What cascades do is among the rows. It has no effect within a transaction.
+        requests.insert(0, ask("PRAGMA foreign_keys=off"));
+    }
     let results = pipeline(http, &mut stream, requests).map_err(Failure::into_error)?;
     let mut results = results.into_iter();
+    let unbound = match path {
+        WritePath::Pages => None,
+        _ => executed(results.next())?.err(),
+    };
     let begun = executed(results.next())?;
-    let page = executed(results.next())?;
     let version = executed(results.next())?;
-    let begun = match begun {
-        Ok(begun) => begun,
+    let mut lease = Lease::unusable(stream);
+    match begun {
+        Ok(begun) => lease.frame_no = begun.replication_index,
         Err(error) => {
-            let lease = Lease::unusable(stream);
             lease.release(http);
             return Err(error.into_error());
         }
-    };
-    let mut lease = Lease::unusable(stream);
-    lease.frame_no = begun.replication_index;
+    }
     let usable = (|| {
-        let page = page.map_err(|error| no_dbpage(&error))?;
         let version = version.map_err(SqlError::into_error)?;
-        lease.page1 = first_page(&page);
-        if lease.page1.is_some() {
-            lease.version = text(&page, 1)
-                .and_then(|v| version_number(&v))
-                .ok_or_else(garbled)?;
-        }
-        lease.data_version = match version.rows.first().and_then(|r| r.values.first()) {
-            Some(Value {
-                kind: Some(ValueKind::Integer(n)),
-            }) => *n,
-            _ => return Err(garbled()),
+        lease.data_version = data_version(Some(&version)).ok_or_else(garbled)?;
+        lease.rows = match path {
+            WritePath::Rows => true,
+            _ => lease.take_page1(executed(results.next())?, path)?,
         };
-        Ok(())
+        match unbound.filter(|_| lease.rows) {
+            Some(error) => Err(error.into_error()),
+            None => Ok(()),
+        }
     })();
     match usable {
         Ok(()) => Ok(lease),
@@ -718,6 +519,36 @@ fn begin(http: &Arc<Http>) -> Result<Lease> {
             lease.release(http);
             Err(e)
         }
+    }
+}
+
+/// The answer to a question for the data version.
+pub(super) fn data_version(told: Option<&StmtResult>) -> Option<i64> {
+    match told?.rows.first()?.values.first()?.kind {
+        Some(ValueKind::Integer(n)) => Some(n),
+        _ => None,
+    }
+}
+
+impl Lease {
+    /// Takes in page 1; true if the primary has no pages to give, and needs none.
+    fn take_page1(
+        &mut self,
+        page: std::result::Result<StmtResult, SqlError>,
+        path: WritePath,
+    ) -> Result<bool> {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if path == WritePath::Auto && lacks_dbpage(&error) => return Ok(true),
+            Err(error) => return Err(no_dbpage(&error)),
+        };
+        self.page1 = first_page(&page);
+        if self.page1.is_some() {
+            self.version = text(&page, 1)
+                .and_then(|v| version_number(&v))
+                .ok_or_else(garbled)?;
+        }
+        Ok(false)
     }
 }
 
@@ -730,14 +561,19 @@ impl Lease {
             page1: None,
             version: 0,
             data_version: 0,
+            rows: false,
         }
     }
 }
 
+fn lacks_dbpage(error: &SqlError) -> bool {
+    error.message.contains("no such table")
+}
+
 fn no_dbpage(error: &SqlError) -> Error {
-    if error.message.contains("no such table") {
+    if lacks_dbpage(error) {
         return Error::ReadOnly(
-            "this primary takes no pages (it was built without sqlite_dbpage), so commits cannot be shipped to it; replica_exec works".into(),
+            "this primary takes no pages (it was built without sqlite_dbpage), so commits cannot be shipped to it with write_path=pages; auto or rows can, and replica_exec works".into(),
         );
     }
     error.clone().into_error()
@@ -768,13 +604,6 @@ fn text(result: &StmtResult, column: usize) -> Option<String> {
     }
 }
 
-/// The first of `count` steps without a result, and its error if it was run.
-fn first_failure(result: &BatchResult, count: u32) -> Option<(u32, Option<SqlError>)> {
-    (0..count)
-        .find(|step| !result.results.contains_key(step))
-        .map(|step| (step, result.errors.get(&step).cloned()))
-}
-
 /// A name that no object has.
 fn unused_name() -> String {
     let hex: String = api::random::<6>()
@@ -793,20 +622,5 @@ mod tests {
         assert_eq!(version_number("3.45.1"), Some(3_045_001));
         assert_eq!(version_number("3.45"), None);
         assert_eq!(version_number("x.y.z"), None);
-    }
-
-    #[test]
-    fn the_first_step_without_a_result_counts() {
-        let mut result = BatchResult::default();
-        result.results.insert(0, StmtResult::default());
-        result.results.insert(2, StmtResult::default());
-        assert_eq!(first_failure(&result, 3), Some((1, None)));
-        let error = SqlError {
-            message: "m".into(),
-            code: "c".into(),
-        };
-        result.errors.insert(1, error.clone());
-        assert_eq!(first_failure(&result, 3), Some((1, Some(error))));
-        assert_eq!(first_failure(&result, 1), None);
     }
 }

@@ -156,6 +156,7 @@ impl WalLog {
         let mut end = None;
         let mut previous: Option<u64> = None;
         let mut size = 0;
+        sink.compacted();
         loop {
             match stream.next()? {
                 Item::Message => {

@@ -37,6 +37,8 @@ pub struct Facts {
     /// Unix seconds, since when the primary has not answered; None while it
     /// does, and before it was asked.
     pub offline_since: Option<f64>,
+    /// How commits are shipped; None before the first.
+    pub write_path: Option<&'static str>,
     pub frames_applied: u64,
     pub commits_shipped: u64,
 }
@@ -62,6 +64,7 @@ impl Status {
             last_sync: None,
             last_error: None,
             offline_since: None,
+            write_path: None,
             frames_applied: 0,
             commits_shipped: 0,
         };

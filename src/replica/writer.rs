@@ -13,11 +13,14 @@ use super::Replica;
 use super::files::Hold;
 use super::local::Local;
 use super::position::{Record, path_of};
+use super::rows::{Rows, RowsCommit};
 use super::transaction::{LocalTransaction, Written};
-use crate::config::WriteLock;
+use super::undo;
+use crate::config::{WriteLock, WritePath};
 use crate::error::{Error, Result};
 use crate::ffi::thread;
 use crate::log;
+use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::primary::{
     Answer, Argument, Kept, Lease, NotShipped, Primary, Shipped, Transaction,
 };
@@ -44,6 +47,9 @@ pub struct Writer {
     after: After,
     /// The pages of sqlite_schema as of a schema cookie.
     schema: Option<(u32, HashSet<u32>)>,
+    /// The lock was taken for rows.
+    by_rows: bool,
+    rows: Rows,
 }
 
 /// What remains to be done once SQLite has committed.
@@ -65,7 +71,7 @@ pub enum Begin {
 }
 
 impl Writer {
-    pub fn new(primary: Arc<Primary>) -> Writer {
+    pub fn new(primary: Arc<Primary>, path: &str) -> Writer {
         Writer {
             primary,
             local: None,
@@ -75,6 +81,8 @@ impl Writer {
             eager: 0,
             after: After::Nothing,
             schema: None,
+            by_rows: false,
+            rows: Rows::new(path),
         }
     }
 
@@ -108,26 +116,44 @@ impl Replica {
         if self.is_frozen()? {
             return Ok(Begin::Ready);
         }
-        let located = writer.local(self)?.locate(Hold::Held)?;
-        if self.options.lock().write_lock == WriteLock::Optimistic
+        let record = writer.local(self)?.locate(Hold::Held)?.record;
+        let (path, write_lock, visible) = {
+            let options = self.options.lock();
+            (
+                options.write_path,
+                options.write_lock,
+                options.read_your_writes,
+            )
+        };
+        if write_lock == WriteLock::Optimistic
+            && path != WritePath::Rows
             && writer.eager == 0
-            && writer
-                .kept
-                .as_ref()
-                .is_some_and(|kept| suits(kept, &located.record.position))
+            && writer.kept.as_ref().is_some_and(|k| suits(k, &record))
         {
+            writer.by_rows = false;
             return Ok(Begin::Ready);
         }
         let lease = match writer.lease.take() {
             Some(lease) => lease,
-            None => writer.primary.lock(wait)?,
+            None => writer.primary.lock(path, wait)?,
         };
         if lease.is_empty() {
             writer.primary.initialize(lease)?;
             return Ok(Begin::Behind);
         }
-        let ready = at(&lease, &located.record.position);
-        if ready && let Err(e) = same_page1(writer.local(self)?, &lease) {
+        writer.by_rows = lease.is_for_rows();
+        let name = if writer.by_rows { "rows" } else { "pages" };
+        self.status.update(|f| f.write_path = Some(name));
+        let ready = at(&lease, &record)
+            && match &record.undo {
+                // What else builds upon these pages needs the primary's own.
+                Some(undo) => writer.by_rows && visible && writer.rows.can_build_upon(undo),
+                None => true,
+            };
+        if ready
+            && !writer.by_rows
+            && let Err(e) = same_page1(writer.local(self)?, &lease)
+        {
             writer.primary.give_back(lease);
             return Err(e);
         }
@@ -177,12 +203,15 @@ impl Replica {
             eager,
             after,
             schema,
+            by_rows,
+            rows,
             ..
         } = writer;
         let local = local
             .as_deref_mut()
             .ok_or_else(|| Error::Internal("no local files".into()))?;
-        let base = local.locate(Hold::Held)?.record;
+        let located = local.locate(Hold::Held)?;
+        let base = located.record.clone();
         let header = local.files.header()?;
         let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
         let size = transaction.size();
@@ -200,11 +229,36 @@ impl Replica {
             end: Some(transaction.end),
             stamp: Some(local.files.stamp(false)?),
             complete: false,
+            undo: base.undo.clone(),
         };
         if transaction.pages().is_empty() {
             // Nothing has changed; the log grows all the same.
             local.store.append(state)?;
             return local.store.sync();
+        }
+        if *by_rows {
+            let pages = transaction.pages().to_vec();
+            let commit = RowsCommit {
+                replica: self,
+                primary,
+                store: &mut local.store,
+                base: &located,
+                transaction: &transaction,
+                state,
+            };
+            let done = rows.commit(commit, lease)?;
+            *after = match done.pull {
+                _ if !visible => After::Hide(header, pages, base),
+                true => After::Pull,
+                false => After::Nothing,
+            };
+            if done.shipped {
+                self.status.shipped(done.frame_no.filter(|_| visible));
+            }
+            return Ok(());
+        }
+        if base.undo.is_some() {
+            return Err(moved());
         }
         transaction.look_at_schema(schema)?;
         // Recorded and durable before anything is sent: whichever state a
@@ -301,6 +355,7 @@ impl Replica {
         // No write of another connection or process is under way.
         let (_lock, _) = local.files.write_lock(Hold::Take(self.timeout()))?;
         self.vfs.delete(&path_of(&self.path))?;
+        undo::remove(&self.path);
         self.frozen.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -319,14 +374,17 @@ impl Replica {
     }
 }
 
-/// Whether the lock was taken upon this position.
-fn at(lease: &Lease, position: &Position) -> bool {
-    lease.log_id == position.log_id && lease.frame_no == position.frame_no
+/// Whether the lock was taken upon this state.
+pub fn at(lease: &Lease, record: &Record) -> bool {
+    lease.log_id == record.position.log_id && lease.frame_no == record.logical()
 }
 
-/// Whether nobody had committed since this position when the stream was last used.
-fn suits(kept: &Kept, position: &Position) -> bool {
-    kept.is_fresh() && kept.log_id == position.log_id && kept.frame_no == position.frame_no
+/// Whether nobody had committed since this state when the stream was last used.
+fn suits(kept: &Kept, record: &Record) -> bool {
+    kept.is_fresh()
+        && record.undo.is_none()
+        && kept.log_id == record.position.log_id
+        && kept.frame_no == record.position.frame_no
 }
 
 /// At the same position there is the same page 1, else the histories differ.
@@ -372,8 +430,9 @@ impl Shipment<'_> {
             None | Some(Err(NotShipped::LeaseLost)) => {}
             Some(result) => return self.settle(result),
         }
-        let lease = self.primary.lock(&mut patience(self.replica.timeout()))?;
-        if !at(&lease, &self.base.position) {
+        let mut wait = patience(self.replica.timeout());
+        let lease = self.primary.lock(WritePath::Pages, &mut wait)?;
+        if !at(&lease, self.base) {
             self.primary.give_back(lease);
             return Err(moved());
         }
@@ -384,7 +443,7 @@ impl Shipment<'_> {
     /// One request is enough only where nothing but pages changes.
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
-        suits(kept, &self.base.position)
+        suits(kept, self.base)
             && before == after
             && !self.transaction.changes_schema()
             && self.transaction.pages().len() <= SURELY_ONCE
@@ -406,14 +465,14 @@ impl Shipment<'_> {
             }
             Err(NotShipped::Unknown(error, stream)) => (error, stream),
         };
-        let is_ours = |first: &crate::remote::primary::FirstCommit| {
-            self.transaction.is(&first.pages).unwrap_or(false)
+        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
+        let past = Past {
+            base: &self.base.position,
+            skip: 0,
+            path: WritePath::Pages,
         };
         let deadline = Instant::now() + self.replica.timeout() * 2;
-        match self
-            .primary
-            .outcome(stream, &self.base.position, &is_ours, deadline)
-        {
+        match self.primary.outcome(stream, &past, &is_ours, deadline) {
             // How far the log is, a pull will tell.
             Ok(true) => Ok(Shipped {
                 index: None,
@@ -432,7 +491,7 @@ impl Shipment<'_> {
 }
 
 /// Waits for a lock that SQLite cannot be asked about any more.
-fn patience(limit: Duration) -> impl FnMut() -> bool {
+pub fn patience(limit: Duration) -> impl FnMut() -> bool {
     let deadline = Instant::now() + limit;
     move || {
         std::thread::sleep(Duration::from_millis(5));
@@ -440,7 +499,7 @@ fn patience(limit: Duration) -> impl FnMut() -> bool {
     }
 }
 
-fn moved() -> Error {
+pub fn moved() -> Error {
     Error::Snapshot(
         "the primary has moved on since this transaction began; roll back and begin again".into(),
     )

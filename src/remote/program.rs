@@ -1,0 +1,203 @@
+//! A transaction's steps on their way to the primary, request by request, and
+//! what it means when one of them fails.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::hrana::{Failure, Stream, batch, close, execute, executed, pipeline, ran};
+use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult};
+use super::http::Http;
+use super::pages::Steps;
+use super::primary::NotShipped;
+use crate::error::Error;
+use crate::ffi::thread;
+
+pub struct Program<'a> {
+    http: &'a Arc<Http>,
+    stream: Stream,
+    pub steps: Steps,
+    /// Steps of the request that goes next with a meaning of their own when
+    /// they fail.
+    pub special: Special,
+}
+
+#[derive(Default)]
+pub struct Special {
+    /// Prove that the primary understands a new schema.
+    pub proofs: Range<u32>,
+    /// Are the new schema, or what it takes.
+    pub definitions: HashSet<u32>,
+    /// Sees to it that the primary's allocator adds the right number of pages.
+    pub growth: Option<u32>,
+    /// Fails if somebody else has committed.
+    pub guard: Option<u32>,
+    /// Fail if a statement did not do what it was sent for.
+    pub counts: HashSet<u32>,
+}
+
+/// A transaction that is committed.
+pub struct Done {
+    /// The end of the log when the primary was asked after its commit.
+    pub index: Option<u64>,
+    /// What the questions behind the commit gave.
+    pub told: Vec<Option<StmtResult>>,
+    /// None if it was closed.
+    pub stream: Option<Stream>,
+}
+
+impl<'a> Program<'a> {
+    pub fn new(http: &'a Arc<Http>, stream: Stream) -> Self {
+        Program {
+            http,
+            stream,
+            steps: Steps::default(),
+            special: Special::default(),
+        }
+    }
+
+    /// A request with more to follow.
+    pub fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
+        let steps = std::mem::take(&mut self.steps);
+        let count = steps.len();
+        let requests = vec![batch(steps.into_batch())];
+        let results = match pipeline(self.http, &mut self.stream, requests) {
+            Ok(results) => results,
+            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
+            // COMMIT is still to come, so whatever ran will be undone.
+            Err(failure) => {
+                self.drop_stream();
+                return Err(NotShipped::Refused(failure.into_error()));
+            }
+        };
+        let failed = self.failure(results.into_iter().next(), count);
+        self.special = Special::default();
+        failed.map_or(Ok(()), |(_, failed)| {
+            self.drop_stream();
+            Err(failed)
+        })
+    }
+
+    /// Commits, and asks `questions` then; `keep`: the stream stays open.
+    pub fn commit(
+        mut self,
+        keep: bool,
+        questions: Vec<Stmt>,
+    ) -> std::result::Result<Done, NotShipped> {
+        let commit = self.steps.add("COMMIT", Vec::new());
+        let count = self.steps.len();
+        let mut requests = vec![batch(std::mem::take(&mut self.steps).with_rollback())];
+        let asked = questions.len();
+        requests.extend(questions.into_iter().map(execute));
+        if !keep {
+            requests.push(close());
+        }
+        let results = match pipeline(self.http, &mut self.stream, requests) {
+            Ok(results) => results,
+            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
+            Err(Failure::Refused(e)) => return Err(NotShipped::Refused(e)),
+            Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, self.stream)),
+        };
+        let mut results = results.into_iter();
+        match self.failure(results.next(), count) {
+            Some((step, NotShipped::Refused(e))) if step == commit => {
+                return Err(NotShipped::Unknown(e, self.stream));
+            }
+            Some((_, failed)) => {
+                self.drop_stream();
+                return Err(failed);
+            }
+            None => {}
+        }
+        // It is committed; what the questions give is not needed for that.
+        let told: Vec<Option<StmtResult>> = results
+            .take(asked)
+            .map(|result| executed(Some(result)).ok().and_then(|told| told.ok()))
+            .collect();
+        Ok(Done {
+            // The first one's result has the log's end.
+            index: told
+                .first()
+                .and_then(|told| told.as_ref()?.replication_index),
+            told,
+            stream: keep.then_some(self.stream),
+        })
+    }
+
+    /// The first step of `count` that has no result, and what that means.
+    fn failure(&self, result: Option<StreamResult>, count: u32) -> Option<(u32, NotShipped)> {
+        let result = match ran(result) {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) if error.code == "TRANSACTION_TIMEOUT" => {
+                return Some((0, NotShipped::LeaseLost));
+            }
+            Ok(Err(error)) => return Some((0, NotShipped::Refused(error.into_error()))),
+            Err(e) => return Some((0, NotShipped::Refused(e))),
+        };
+        let (step, error) = first_failure(&result, count)?;
+        let special = &self.special;
+        let why = match error {
+            None => NotShipped::LeaseLost,
+            Some(error) if error.code == "TRANSACTION_TIMEOUT" => NotShipped::LeaseLost,
+            Some(_) if special.guard == Some(step) => NotShipped::Moved,
+            Some(_) if special.growth == Some(step) => NotShipped::Overgrown,
+            Some(_) if special.counts.contains(&step) => {
+                NotShipped::Refused(Error::ReadOnly(
+                    "a statement of this transaction does something else at the primary than here, so all of it was undone there; replica_exec works".into(),
+                ))
+            }
+            Some(error)
+                if special.proofs.contains(&step) || special.definitions.contains(&step) =>
+            {
+                NotShipped::Refused(not_understood(error))
+            }
+            Some(error) => NotShipped::Refused(error.into_error()),
+        };
+        Some((step, why))
+    }
+
+    pub fn drop_stream(&mut self) {
+        let (http, mut stream) = (self.http.clone(), std::mem::take(&mut self.stream));
+        let _ = thread::spawn("libreplica-unlock", move || {
+            let _ = pipeline(&http, &mut stream, vec![close()]);
+        });
+    }
+}
+
+fn not_understood(error: SqlError) -> Error {
+    match error.code.as_str() {
+        "BLOCKED" | "SQLITE_AUTH" | "SQLITE_BUSY" => error.into_error(),
+        _ => Error::ReadOnly(format!(
+            "the primary does not understand the new schema: {} ({}); what it does understand can be run there with replica_exec",
+            error.message, error.code
+        )),
+    }
+}
+
+/// The first of `count` steps without a result, and its error if it was run.
+pub fn first_failure(result: &BatchResult, count: u32) -> Option<(u32, Option<SqlError>)> {
+    (0..count)
+        .find(|step| !result.results.contains_key(step))
+        .map(|step| (step, result.errors.get(&step).cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::hrana_wire::StmtResult;
+
+    #[test]
+    fn the_first_step_without_a_result_counts() {
+        let mut result = BatchResult::default();
+        result.results.insert(0, StmtResult::default());
+        result.results.insert(2, StmtResult::default());
+        assert_eq!(first_failure(&result, 3), Some((1, None)));
+        let error = SqlError {
+            message: "m".into(),
+            code: "c".into(),
+        };
+        result.errors.insert(1, error.clone());
+        assert_eq!(first_failure(&result, 3), Some((1, Some(error))));
+        assert_eq!(first_failure(&result, 1), None);
+    }
+}
