@@ -153,9 +153,11 @@ impl Args<'_> {
         let schema = self.schema(at)?;
         let path = host::db_filename(self.db, &schema)
             .ok_or_else(|| Error::Config(format!("no schema '{schema}' on this connection")))?;
-        let found = registry::find(&path).filter(|found| !found.is_frozen().unwrap_or(false));
+        let known = registry::find(&path);
+        let is_known = known.is_some();
+        let found = known.filter(|found| !found.is_frozen().unwrap_or(false));
         found.ok_or_else(|| {
-            if vfs::is_replica(self.db, &schema) {
+            if !is_known && vfs::is_replica(self.db, &schema) {
                 return Error::Config(format!(
                     "'{path}' was opened before this process forked; open it anew"
                 ));
