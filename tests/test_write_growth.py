@@ -3,6 +3,7 @@ import pytest
 from harness.check import identical
 from harness.host import SqlError
 
+pytestmark = pytest.mark.usefixtures("write_path")
 FILL = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         "INSERT INTO t(x) SELECT randomblob(?) FROM n")
 

@@ -350,20 +350,6 @@ impl Primary {
 }
 
 impl Program<'_> {
-    /// A schema that the primary cannot parse would break it for everybody.
-    fn prove(&mut self, proofs: &[String]) {
-        if proofs.is_empty() {
-            return;
-        }
-        let first = self.steps.add("SAVEPOINT libreplica_proof", Vec::new());
-        for sql in proofs {
-            self.steps.add(sql.as_str(), Vec::new());
-        }
-        self.steps.add("ROLLBACK TO libreplica_proof", Vec::new());
-        self.steps.add("RELEASE libreplica_proof", Vec::new());
-        self.special.proofs = first..self.steps.len();
-    }
-
     /// Adds the steps that write `pages`.
     fn write(
         &mut self,

@@ -56,6 +56,20 @@ impl<'a> Program<'a> {
         }
     }
 
+    /// A schema that the primary cannot parse would break it for everybody.
+    pub fn prove(&mut self, proofs: &[String]) {
+        if proofs.is_empty() {
+            return;
+        }
+        let first = self.steps.add("SAVEPOINT libreplica_proof", Vec::new());
+        for sql in proofs {
+            self.steps.add(sql.as_str(), Vec::new());
+        }
+        self.steps.add("ROLLBACK TO libreplica_proof", Vec::new());
+        self.steps.add("RELEASE libreplica_proof", Vec::new());
+        self.special.proofs = first..self.steps.len();
+    }
+
     /// A request with more to follow.
     pub fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
         let steps = std::mem::take(&mut self.steps);

@@ -47,15 +47,18 @@ fn size(value: &Value) -> usize {
 }
 
 impl Primary {
-    /// Runs `commands` under the lock, and commits. Answers the end of the log
+    /// Runs `commands` under the lock, and commits. `proofs`: as with pages,
+    /// for ALTER TABLE does not look at every expression that it adds. Answers the end of the log
     /// with that commit; None if it cannot be told from what others have
     /// committed since.
     pub fn ship_rows(
         &self,
         lease: Lease,
+        proofs: &[String],
         commands: impl Iterator<Item = Command>,
     ) -> std::result::Result<Option<u64>, NotShipped> {
         let mut program = Program::new(&self.http, lease.stream);
+        program.prove(proofs);
         let mut bytes = 0;
         for command in commands {
             let size = command.size();

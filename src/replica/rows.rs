@@ -135,7 +135,7 @@ impl RowsCommit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
     fn ship(&self, lease: &mut Option<Lease>, statements: &[Statement]) -> Result<Option<u64>> {
         if let Some(lease) = lease.take() {
-            match self.primary.ship_rows(lease, commands(statements)) {
+            match self.ship_once(lease, statements) {
                 // The lock was taken back in the meantime.
                 Err(NotShipped::LeaseLost) => {}
                 result => return self.settle(result, statements),
@@ -147,8 +147,17 @@ impl RowsCommit<'_> {
             self.primary.give_back(lease);
             return Err(moved());
         }
-        let result = self.primary.ship_rows(lease, commands(statements));
+        let result = self.ship_once(lease, statements);
         self.settle(result, statements)
+    }
+
+    fn ship_once(
+        &self,
+        lease: Lease,
+        statements: &[Statement],
+    ) -> std::result::Result<Option<u64>, NotShipped> {
+        let proofs = self.transaction.proofs();
+        self.primary.ship_rows(lease, proofs, commands(statements))
     }
 
     fn settle(

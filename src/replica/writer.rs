@@ -236,6 +236,7 @@ impl Replica {
             local.store.append(state)?;
             return local.store.sync();
         }
+        transaction.look_at_schema(schema)?;
         if *by_rows {
             let pages = transaction.pages().to_vec();
             let commit = RowsCommit {
@@ -260,7 +261,6 @@ impl Replica {
         if base.undo.is_some() {
             return Err(moved());
         }
-        transaction.look_at_schema(schema)?;
         // Recorded and durable before anything is sent: whichever state a
         // crash leaves, there is a record of it. Where the primary will have
         // to be looked at first, the record is of the position before: pulling
