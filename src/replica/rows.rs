@@ -15,10 +15,11 @@ use super::writer::{at, moved, patience};
 use crate::btree::{Known, Pages, Step, Value, decode};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
+use crate::ffi::api;
 use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::primary::{Argument, Lease, NotShipped, Primary, Transaction};
 use crate::remote::rows::Command;
-use crate::rows::{Statement, plan};
+use crate::rows::{Statement, bulk, plan};
 use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
 
@@ -97,6 +98,7 @@ impl Rows {
         let (base, transaction) = (&commit.base.record, commit.transaction);
         let read = |pgno, page: &mut Page| transaction.before.read(pgno, page);
         let mut undo = self.undo.keep(
+            u64::from_le_bytes(api::random()),
             base.undo.as_ref(),
             base.page_count,
             transaction.pages(),
@@ -283,8 +285,8 @@ impl Pages for Logged<'_> {
 }
 
 fn commands(statements: &[Statement]) -> impl Iterator<Item = Command> {
-    statements.iter().map(|statement| Command {
-        sql: statement.sql.clone(),
+    bulk(statements).map(|statement| Command {
+        sql: statement.sql,
         args: statement.args.iter().map(argument).collect(),
         affected: statement.affected,
     })

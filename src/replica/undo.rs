@@ -31,7 +31,6 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::{Error, Result};
-use crate::ffi::api;
 use crate::wal::{PAGE_SIZE, Page};
 
 const MAGIC: &[u8; 16] = b"libreplica undo1";
@@ -75,9 +74,11 @@ impl UndoFile {
 
     /// Keeps `pages`, as `read` gives them, unless they are kept already, and
     /// makes that durable. `before`: what the state needs that they are of,
-    /// None if it is at a frame of the primary. `page_count`: its size.
+    /// None if it is at a frame of the primary: then `id`, a new one, is given
+    /// to the file. `page_count`: the state's size.
     pub fn keep(
         &mut self,
+        id: u64,
         before: Option<&Undo>,
         page_count: u32,
         pages: &[u32],
@@ -90,7 +91,6 @@ impl UndoFile {
             }
             None => {
                 self.pages.clear();
-                let id = u64::from_le_bytes(api::random());
                 Undo {
                     id,
                     entries: 0,
@@ -260,19 +260,19 @@ mod tests {
     fn the_oldest_version_of_each_page_is_kept() {
         let db = temp("undo-oldest");
         let mut file = UndoFile::new(&db);
-        let one = file.keep(None, 9, &[2, 5, 12], of(0)).unwrap();
+        let one = file.keep(1, None, 9, &[2, 5, 12], of(0)).unwrap();
         assert_eq!(pages(&db, &one).unwrap(), [(2, 2), (5, 5)]);
-        let two = file.keep(Some(&one), 20, &[5, 7, 12], of(50)).unwrap();
+        let two = file.keep(2, Some(&one), 20, &[5, 7, 12], of(50)).unwrap();
         assert_eq!(pages(&db, &two).unwrap(), [(2, 2), (5, 5), (7, 57)]);
         assert_eq!(two.page_count, 9);
         // The state before is still served, also by another process.
         assert_eq!(pages(&db, &one).unwrap(), [(2, 2), (5, 5)]);
         let three = UndoFile::new(&db)
-            .keep(Some(&one), 20, &[2, 3], of(90))
+            .keep(3, Some(&one), 20, &[2, 3], of(90))
             .unwrap();
         assert_eq!(pages(&db, &three).unwrap(), [(2, 2), (5, 5), (3, 93)]);
         assert!(pages(&db, &two).is_err());
-        let four = file.keep(None, 4, &[1], of(0)).unwrap();
+        let four = file.keep(4, None, 4, &[1], of(0)).unwrap();
         assert_eq!(pages(&db, &four).unwrap(), [(1, 1)]);
         assert!(pages(&db, &three).is_err());
     }
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn a_damaged_or_lost_one_is_no_use() {
         let db = temp("undo-damaged");
-        let undo = UndoFile::new(&db).keep(None, 9, &[2, 5], of(0)).unwrap();
+        let undo = UndoFile::new(&db).keep(5, None, 9, &[2, 5], of(0)).unwrap();
         let whole = std::fs::read(path_of(&db)).unwrap();
         for at in [3, 17, 24, 30, 24 + 4100, whole.len() - 1] {
             let mut damaged = whole.clone();
@@ -296,7 +296,7 @@ mod tests {
         assert!(pages(&db, &undo).is_err());
         assert!(
             UndoFile::new(&db)
-                .keep(Some(&undo), 9, &[1], of(0))
+                .keep(6, Some(&undo), 9, &[1], of(0))
                 .is_err()
         );
     }

@@ -2,10 +2,12 @@
 //! the base state the new one, at a primary that lays out pages its own way.
 //! Plain data; who sends them, and under which conditions, is decided elsewhere.
 
+mod bulk;
 mod ddl;
 mod dml;
 mod plan;
 mod quote;
 mod sequence;
 
+pub use bulk::bulk;
 pub use plan::{Statement, plan};
