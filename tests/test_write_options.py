@@ -33,7 +33,6 @@ def test_eager_takes_two_round_trips(statements, host, path, primary, new_proxy)
     identical(path, primary)
 
 
-@pytest.mark.parametrize("write_path", ["pages"], indirect=True)  # rows are always eager
 def test_optimistic_takes_one_round_trip(host, path, primary, new_proxy):
     proxy = new_proxy(primary.url)
     db = host.open(path, proxy.url, write_lock="optimistic")
@@ -45,7 +44,6 @@ def test_optimistic_takes_one_round_trip(host, path, primary, new_proxy):
     identical(path, primary)
 
 
-@pytest.mark.parametrize("write_path", ["pages"], indirect=True)  # rows are always eager
 def test_optimistic_is_eager_for_a_while_after_a_conflict(host, path, primary, new_proxy):
     proxy = new_proxy(primary.url)
     db = host.open(path, proxy.url, write_lock="optimistic")

@@ -59,16 +59,22 @@ pub struct Lease {
 /// A stream that may ship the next transaction in one request, as long as
 /// nobody else has committed.
 pub struct Kept {
-    stream: Stream,
+    pub(super) stream: Stream,
     pub log_id: String,
     pub frame_no: Option<u64>,
-    data_version: i64,
-    used: Instant,
+    pub(super) data_version: i64,
+    pub(super) used: Instant,
+    /// It has shipped rows, and can ship no pages: its connection has parsed some.
+    pub(super) rows: bool,
 }
 
 impl Kept {
     pub fn is_fresh(&self) -> bool {
         self.used.elapsed() < STREAM_LIFE
+    }
+
+    pub fn is_for_rows(&self) -> bool {
+        self.rows
     }
 }
 
@@ -101,6 +107,7 @@ impl Shipped {
                 frame_no: done.index,
                 data_version,
                 used: Instant::now(),
+                rows: false,
             }),
         }
     }

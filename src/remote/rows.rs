@@ -5,11 +5,12 @@
 //! number of rows stands one that fails if it affected another.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::hrana::stmt;
 use super::hrana_wire::{Value, ValueKind};
 use super::pages::integer;
-use super::primary::{Argument, Lease, NotShipped, Primary, data_version, log_end};
+use super::primary::{Argument, Kept, Lease, NotShipped, Primary, data_version, log_end};
 use super::program::Program;
 
 /// A request has at most about so many bytes of values and statements,
@@ -46,18 +47,42 @@ fn size(value: &Value) -> usize {
     }
 }
 
+/// Where a transaction begins.
+pub enum Ground {
+    /// It has begun: the lock is held.
+    Lease(Lease),
+    /// In the same request, if nobody else has committed since.
+    Kept(Kept),
+}
+
+/// A transaction that the primary has committed.
+pub struct ShippedRows {
+    /// The end of the log with it; None if it cannot be told from what others
+    /// have committed since.
+    pub frame_no: Option<u64>,
+    pub kept: Option<Kept>,
+}
+
 impl Primary {
-    /// Runs `commands` under the lock, and commits. `proofs`: as with pages,
-    /// for ALTER TABLE does not look at every expression that it adds. Answers the end of the log
-    /// with that commit; None if it cannot be told from what others have
-    /// committed since.
+    /// Runs `commands` in a transaction. `proofs`: as with pages, for ALTER
+    /// TABLE does not look at every expression that it adds. `keep`: the
+    /// stream stays open for the next one.
     pub fn ship_rows(
         &self,
-        lease: Lease,
+        ground: Ground,
         proofs: &[String],
         commands: impl Iterator<Item = Command>,
-    ) -> std::result::Result<Option<u64>, NotShipped> {
-        let mut program = Program::new(&self.http, lease.stream);
+        keep: bool,
+    ) -> std::result::Result<ShippedRows, NotShipped> {
+        let (stream, log_id, version, begins) = match ground {
+            Ground::Lease(lease) => (lease.stream, lease.log_id, lease.data_version, false),
+            Ground::Kept(kept) => (kept.stream, kept.log_id, kept.data_version, true),
+        };
+        let mut program = Program::new(&self.http, stream);
+        if begins {
+            program.steps.begin();
+            program.special.guard = Some(program.steps.guard_version(version));
+        }
         program.prove(proofs);
         let mut bytes = 0;
         for command in commands {
@@ -70,19 +95,28 @@ impl Primary {
             bytes += size;
             program.command(command);
         }
-        let version = stmt(
-            "SELECT data_version FROM pragma_data_version",
-            Vec::new(),
-            true,
-        );
+        let sql = "SELECT data_version FROM pragma_data_version";
+        let ask_version = stmt(sql, Vec::new(), true);
         // In this order: whoever's frames the log's end counts in has
         // committed before the version is read.
-        let done = program.commit(false, vec![log_end(), version])?;
+        let done = program.commit(keep, vec![log_end(), ask_version])?;
         let now = done
             .told
             .get(1)
             .and_then(|told| data_version(told.as_ref()));
-        Ok(done.index.filter(|_| now == Some(lease.data_version)))
+        let frame_no = done.index.filter(|_| now == Some(version));
+        let kept = done.stream.filter(|_| frame_no.is_some());
+        Ok(ShippedRows {
+            frame_no,
+            kept: kept.map(|stream| Kept {
+                stream,
+                log_id,
+                frame_no,
+                data_version: version,
+                used: Instant::now(),
+                rows: true,
+            }),
+        })
     }
 }
 

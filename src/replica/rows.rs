@@ -11,14 +11,14 @@ use super::apply::Located;
 use super::position::{PositionFile, Record};
 use super::transaction::LocalTransaction;
 use super::undo::{self, Undo, UndoFile};
-use super::writer::{at, moved, patience};
+use super::writer::{at, moved, patience, suits};
 use crate::btree::{Known, Pages, Step, Value, decode};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::remote::outcome::{FirstCommit, Past};
-use crate::remote::primary::{Argument, Lease, NotShipped, Primary, Transaction};
-use crate::remote::rows::Command;
+use crate::remote::primary::{Argument, Kept, Lease, NotShipped, Primary, Transaction};
+use crate::remote::rows::{Command, Ground, ShippedRows};
 use crate::rows::{Statement, bulk, plan};
 use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
@@ -42,6 +42,14 @@ pub struct RowsCommit<'a> {
     pub transaction: &'a LocalTransaction<'a>,
     /// The state it leads to, but for its undo.
     pub state: Record,
+    /// The stream is to stay open for the next one.
+    pub keep: bool,
+}
+
+/// The writer's open streams.
+pub struct Streams<'a> {
+    pub lease: &'a mut Option<Lease>,
+    pub kept: &'a mut Option<Kept>,
 }
 
 /// What became of it.
@@ -67,7 +75,7 @@ impl Rows {
         self.undo.learn(undo).is_ok()
     }
 
-    pub fn commit(&mut self, commit: RowsCommit, lease: &mut Option<Lease>) -> Result<Committed> {
+    pub fn commit(&mut self, commit: RowsCommit, streams: Streams) -> Result<Committed> {
         let RowsCommit {
             base, transaction, ..
         } = commit;
@@ -78,7 +86,15 @@ impl Rows {
         let decoded = decode(&known, transaction).map_err(not_expressible)?;
         let statements = plan(&decoded).map_err(not_expressible)?;
         let step = decoded.step;
-        let done = self.publish(commit, lease, &statements)?;
+        let (replica, before) = (commit.replica, &base.record.undo);
+        let done = self
+            .publish(commit, streams, &statements)
+            .inspect_err(|_| {
+                if before.is_none() {
+                    // There is no state that needs it.
+                    undo::remove(replica.path());
+                }
+            })?;
         self.note(transaction.end, known, step);
         Ok(done)
     }
@@ -92,7 +108,7 @@ impl Rows {
     fn publish(
         &mut self,
         commit: RowsCommit,
-        lease: &mut Option<Lease>,
+        streams: Streams,
         statements: &[Statement],
     ) -> Result<Committed> {
         let (base, transaction) = (&commit.base.record, commit.transaction);
@@ -117,7 +133,7 @@ impl Rows {
         commit.store.sync()?;
         let mut frame_no = base.logical();
         if shipped {
-            frame_no = commit.ship(lease, statements)?;
+            frame_no = commit.ship(streams, statements)?;
             if let (Some(undo), Some(_)) = (&mut record.undo, frame_no) {
                 undo.frame_no = frame_no;
                 // It is committed: what fails here costs a question.
@@ -135,40 +151,50 @@ impl Rows {
 
 impl RowsCommit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
-    fn ship(&self, lease: &mut Option<Lease>, statements: &[Statement]) -> Result<Option<u64>> {
-        if let Some(lease) = lease.take() {
-            match self.ship_once(lease, statements) {
-                // The lock was taken back in the meantime.
-                Err(NotShipped::LeaseLost) => {}
-                result => return self.settle(result, statements),
+    fn ship(&self, streams: Streams, statements: &[Statement]) -> Result<Option<u64>> {
+        let suits = |kept: &Kept| kept.is_for_rows() && suits(kept, &self.base.record);
+        let ground = match streams.lease.take() {
+            Some(lease) => Some(Ground::Lease(lease)),
+            None => streams.kept.take().filter(suits).map(Ground::Kept),
+        };
+        let first = ground.map(|ground| self.ship_once(ground, statements));
+        let result = match first {
+            // The lock was taken back in the meantime, or has still to be taken.
+            None | Some(Err(NotShipped::LeaseLost)) => {
+                let mut wait = patience(self.replica.timeout());
+                let lease = self.primary.lock(WritePath::Rows, &mut wait)?;
+                if !at(&lease, &self.base.record) {
+                    self.primary.give_back(lease);
+                    return Err(moved());
+                }
+                self.ship_once(Ground::Lease(lease), statements)
             }
+            Some(result) => result,
+        };
+        let shipped = self.settle(result, statements)?;
+        if shipped.kept.is_some() {
+            *streams.kept = shipped.kept;
         }
-        let mut wait = patience(self.replica.timeout());
-        let lease = self.primary.lock(WritePath::Rows, &mut wait)?;
-        if !at(&lease, &self.base.record) {
-            self.primary.give_back(lease);
-            return Err(moved());
-        }
-        let result = self.ship_once(lease, statements);
-        self.settle(result, statements)
+        Ok(shipped.frame_no)
     }
 
     fn ship_once(
         &self,
-        lease: Lease,
+        ground: Ground,
         statements: &[Statement],
-    ) -> std::result::Result<Option<u64>, NotShipped> {
+    ) -> std::result::Result<ShippedRows, NotShipped> {
         let proofs = self.transaction.proofs();
-        self.primary.ship_rows(lease, proofs, commands(statements))
+        self.primary
+            .ship_rows(ground, proofs, commands(statements), self.keep)
     }
 
     fn settle(
         &self,
-        result: std::result::Result<Option<u64>, NotShipped>,
+        result: std::result::Result<ShippedRows, NotShipped>,
         statements: &[Statement],
-    ) -> Result<Option<u64>> {
+    ) -> Result<ShippedRows> {
         let (error, stream) = match result {
-            Ok(index) => return Ok(index),
+            Ok(shipped) => return Ok(shipped),
             Err(NotShipped::Unknown(error, stream)) => (error, stream),
             Err(NotShipped::Refused(e)) => return Err(with_a_way_out(e)),
             Err(NotShipped::Moved | NotShipped::Overgrown) => return Err(moved()),
@@ -190,7 +216,10 @@ impl RowsCommit<'_> {
         let deadline = Instant::now() + self.replica.timeout() * 2;
         match self.primary.outcome(stream, &past, &is_ours, deadline) {
             // How far the log is, a pull will tell.
-            Ok(true) => Ok(None),
+            Ok(true) => Ok(ShippedRows {
+                frame_no: None,
+                kept: None,
+            }),
             Ok(false) => Err(Error::Unreachable(format!(
                 "the commit did not arrive: {error}"
             ))),

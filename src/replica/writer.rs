@@ -13,7 +13,7 @@ use super::Replica;
 use super::files::Hold;
 use super::local::Local;
 use super::position::{Record, path_of};
-use super::rows::{Rows, RowsCommit};
+use super::rows::{Rows, RowsCommit, Streams};
 use super::transaction::{LocalTransaction, Written};
 use super::undo;
 use crate::config::{WriteLock, WritePath};
@@ -126,12 +126,21 @@ impl Replica {
             )
         };
         if write_lock == WriteLock::Optimistic
-            && path != WritePath::Rows
             && writer.eager == 0
-            && writer.kept.as_ref().is_some_and(|k| suits(k, &record))
+            && let Some(kept) = writer.kept.as_ref().filter(|k| suits(k, &record))
         {
-            writer.by_rows = false;
-            return Ok(Begin::Ready);
+            let by_rows = kept.is_for_rows();
+            let pending = record.undo.as_ref();
+            let whole = |undo| visible && writer.rows.can_build_upon(undo);
+            let allowed = match path {
+                WritePath::Auto => true,
+                WritePath::Pages => !by_rows,
+                WritePath::Rows => by_rows,
+            };
+            if allowed && pending.is_none_or(whole) {
+                writer.by_rows = by_rows;
+                return Ok(Begin::Ready);
+            }
         }
         let lease = match writer.lease.take() {
             Some(lease) => lease,
@@ -237,6 +246,7 @@ impl Replica {
             return local.store.sync();
         }
         transaction.look_at_schema(schema)?;
+        let optimistic = write_lock == WriteLock::Optimistic;
         if *by_rows {
             let pages = transaction.pages().to_vec();
             let commit = RowsCommit {
@@ -246,8 +256,13 @@ impl Replica {
                 base: &located,
                 transaction: &transaction,
                 state,
+                keep: optimistic,
             };
-            let done = rows.commit(commit, lease)?;
+            let streams = Streams { lease, kept };
+            let done = rows.commit(commit, streams);
+            let conflict = matches!(done, Err(Error::Snapshot(_)));
+            *eager = eager_for(*eager, optimistic && conflict);
+            let done = done?;
             *after = match done.pull {
                 _ if !visible => After::Hide(header, pages, base),
                 true => After::Pull,
@@ -271,7 +286,6 @@ impl Replica {
             ..state.clone()
         })?;
         local.store.sync()?;
-        let optimistic = write_lock == WriteLock::Optimistic;
         let mut shipment = Shipment {
             replica: self,
             primary,
@@ -280,10 +294,8 @@ impl Replica {
             keep: optimistic,
         };
         let shipped = shipment.ship(lease, kept, *eager == 0);
-        *eager = match (&shipped, optimistic) {
-            (Err(Error::Snapshot(_)), true) => EAGER_AFTER_CONFLICT,
-            _ => eager.saturating_sub(1),
-        };
+        let conflict = matches!(shipped, Err(Error::Snapshot(_)));
+        *eager = eager_for(*eager, optimistic && conflict);
         let mut shipped = shipped?;
         if shipped.kept.is_some() {
             *kept = shipped.kept.take();
@@ -374,17 +386,25 @@ impl Replica {
     }
 }
 
+/// For how many transactions the lock is taken first, after one more.
+fn eager_for(before: u32, conflict: bool) -> u32 {
+    match conflict {
+        true => EAGER_AFTER_CONFLICT,
+        false => before.saturating_sub(1),
+    }
+}
+
 /// Whether the lock was taken upon this state.
 pub fn at(lease: &Lease, record: &Record) -> bool {
     lease.log_id == record.position.log_id && lease.frame_no == record.logical()
 }
 
 /// Whether nobody had committed since this state when the stream was last used.
-fn suits(kept: &Kept, record: &Record) -> bool {
+pub fn suits(kept: &Kept, record: &Record) -> bool {
     kept.is_fresh()
-        && record.undo.is_none()
+        && (record.undo.is_none() || kept.is_for_rows())
         && kept.log_id == record.position.log_id
-        && kept.frame_no == record.position.frame_no
+        && kept.frame_no == record.logical()
 }
 
 /// At the same position there is the same page 1, else the histories differ.
@@ -444,6 +464,7 @@ impl Shipment<'_> {
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
         suits(kept, self.base)
+            && !kept.is_for_rows()
             && before == after
             && !self.transaction.changes_schema()
             && self.transaction.pages().len() <= SURELY_ONCE
