@@ -30,7 +30,6 @@ impl Ddl {
     /// `touched`: the tables, as they were, whose rows are written.
     pub fn new(change: &SchemaChange, touched: &[Arc<Object>]) -> Result<Ddl> {
         let mut ddl = Ddl::default();
-        let hides = |o: &Arc<Object>| o.def.as_ref().is_some_and(dml::hides_rowid);
         let unchanged = Arc::ptr_eq(&change.base, &change.new);
         let planner = Planner { change, touched };
         // What is not here afterwards has been dropped, and made anew if it is wanted.
@@ -39,7 +38,7 @@ impl Ddl {
             planner.tables(&mut ddl, &mut kept)?;
         }
         planner.others(&mut ddl, &mut kept);
-        if !unchanged || touched.iter().any(hides) || !ddl.drop_triggers.is_empty() {
+        if !unchanged || planner.hides() || !ddl.drop_triggers.is_empty() {
             planner.guards(&mut ddl, &kept, unchanged);
         }
         Ok(ddl)
@@ -192,15 +191,19 @@ impl Planner<'_> {
         (same && !fires && on_stays).then_some(new)
     }
 
+    /// Whether a column is renamed to and fro, which may leave traces anywhere.
+    fn hides(&self) -> bool {
+        let hides = |o: &Arc<Object>| o.def.as_ref().is_some_and(dml::hides_rowid);
+        self.touched.iter().any(hides)
+    }
+
     fn guards(&self, ddl: &mut Ddl, kept: &HashSet<*const Object>, unchanged: bool) {
         for object in &self.change.new.objects {
-            let hidden = object.def.as_ref().is_some_and(dml::hides_rowid)
-                && self.touched.iter().any(|t| t.is_named(&object.name));
             let as_ever = match object.kind {
                 Kind::Table => unchanged || kept.contains(&Arc::as_ptr(object)),
                 _ => kept.contains(&Arc::as_ptr(object)) && unchanged,
             };
-            if !object.sql.is_empty() && (hidden || !as_ever) {
+            if !object.sql.is_empty() && (self.hides() || !as_ever) {
                 let text = |text: &str| Value::Text(text.to_string());
                 ddl.guards.push(guard(
                     "NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ? AND name = ? AND sql = ?)",

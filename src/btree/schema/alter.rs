@@ -106,6 +106,9 @@ fn attempt(
         names.push(moved.clone());
     }
     let pairs = renamed_tokens(&text, &new.sql, &names)?;
+    if moved.0 != moved.1 && !pairs.iter().any(|(_, b)| b.text == quoted(&moved.1)) {
+        return None;
+    }
     steps.extend(renames(&renamed, &pairs, old_def));
     steps.extend(added.into_iter().map(Alter::AddColumn));
     if moved.0 != moved.1 {
@@ -127,7 +130,7 @@ fn renames(renamed: &[(String, String)], pairs: &[(Token, Token)], old: &TableDe
         };
         match pairs.iter().find(is_it) {
             Some((_, b)) => b.text.to_string(),
-            None => format!("\"{}\"", to.replace('"', "\"\"")),
+            None => quoted(to),
         }
     };
     let mut first = Vec::new();
@@ -188,6 +191,11 @@ fn without_column(sql: &str, name: &str) -> Option<String> {
     Some(format!("{}{}", sql.get(..start)?, sql.get(end..)?))
 }
 
+/// As renaming a table always writes its name, and renaming a column sometimes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 fn names(token: &Token, name: &str) -> bool {
     token.name().is_some_and(|n| n.eq_ignore_ascii_case(name))
 }
@@ -204,12 +212,18 @@ fn renamed_tokens<'a>(
     new: &'a str,
     renamed: &[(String, String)],
 ) -> Option<Vec<(Token<'a>, Token<'a>)>> {
-    let (old, new) = (tokens(old), tokens(new));
-    if old.len() != new.len() {
+    let (old_tokens, new_tokens) = (tokens(old), tokens(new));
+    if old_tokens.len() != new_tokens.len() {
         return None;
     }
     let mut pairs = Vec::new();
-    for (a, b) in old.into_iter().zip(new) {
+    let (mut old_end, mut new_end) = (0, 0);
+    for (a, b) in old_tokens.into_iter().zip(new_tokens) {
+        // White space and comments stay as they are.
+        if old.get(old_end..a.at) != new.get(new_end..b.at) {
+            return None;
+        }
+        (old_end, new_end) = (a.at + a.text.len(), b.at + b.text.len());
         if a.text == b.text {
             continue;
         }
@@ -310,7 +324,7 @@ mod tests {
             "CREATE TABLE t(a INT, b)",
             "CREATE TABLE t(a, b) STRICT",
             "CREATE TABLE t(a, b, CHECK(a))",
-            "CREATE TABLE t(c, a, b)",
+            "CREATE TABLE t(c UNIQUE, a, b)",
             "CREATE TABLE t(a UNIQUE, b)",
         ] {
             assert_eq!(steps(old, new), None, "{new}");
