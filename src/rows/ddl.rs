@@ -204,11 +204,7 @@ impl Planner<'_> {
                 _ => kept.contains(&Arc::as_ptr(object)) && unchanged,
             };
             if !object.sql.is_empty() && (self.hides() || !as_ever) {
-                let text = |text: &str| Value::Text(text.to_string());
-                ddl.guards.push(guard(
-                    "NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ? AND name = ? AND sql = ?)",
-                    vec![text(object.kind.word()), text(&object.name), text(&object.sql)],
-                ));
+                ddl.guards.push(self.guard(object));
             }
         }
         let count = Value::Int(self.change.new.objects.len() as i64);
@@ -216,6 +212,22 @@ impl Planner<'_> {
             "(SELECT count(*) FROM sqlite_schema) <> ?",
             vec![count],
         ));
+    }
+
+    /// The text of a shadow table is its module's affair: which quotes it has
+    /// tells whether its virtual table was renamed.
+    fn guard(&self, object: &Object) -> Statement {
+        let mut condition = "type = ? AND name = ?".to_string();
+        let mut args = vec![object.kind.word(), &object.name];
+        if shadow::owner(&self.change.new, object).is_none() {
+            condition += " AND sql = ?";
+            args.push(&object.sql);
+        }
+        let args = args.into_iter().map(|a| Value::Text(a.to_string()));
+        guard(
+            &format!("NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE {condition})"),
+            args.collect(),
+        )
     }
 }
 
