@@ -148,7 +148,12 @@ impl<'a> Walk<'a> {
         };
         for (base, new, pair) in pairs {
             let touched = base.is_none_or(|root| self.dirty.contains(&root.pgno));
-            let explored = if touched || base != new {
+            let whole = pair.is_some_and(|i| self.schema.tables[i].alteration.drops());
+            let explored = if whole {
+                explorer
+                    .explore(base, None)?
+                    .and(explorer.explore(None, new)?)
+            } else if touched || base != new {
                 explorer.explore(base, new)?
             } else {
                 Explored::default()

@@ -38,18 +38,35 @@ impl Alteration {
             ..Alteration::default()
         }
     }
+
+    /// Whether columns are dropped. That writes every row anew; without it the
+    /// rows of an unchanged page are what they were.
+    pub fn drops(&self) -> bool {
+        let drops = |step: &Alter| matches!(step, Alter::DropColumn(_));
+        self.steps.iter().any(drops)
+    }
 }
 
 /// Explains `new` from `old`, given the names that change in other
 /// definitions. None if no ALTER does.
+///
+/// Of several explanations that is best which leaves the rows where they are;
+/// but a name that moves from one column to another was rather dropped and
+/// added, for renames reach into other definitions.
 pub fn explain(old: &Object, new: &Object, others: &[(String, String)]) -> Option<Alteration> {
     let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
-    (0..new_def.columns.len()).find_map(|added| {
+    let mut found = Vec::new();
+    for added in 0..new_def.columns.len() {
         let kept = new_def.columns.len() - added;
-        let gone = old_def.columns.len().checked_sub(kept)?;
-        let mut tries = drops(old_def, new_def, kept, gone).into_iter();
-        tries.find_map(|drops| attempt(old, new, &drops, kept, others))
-    })
+        let Some(gone) = old_def.columns.len().checked_sub(kept) else {
+            continue;
+        };
+        let tries = drops(old_def, new_def, kept, gone).into_iter();
+        found.extend(tries.filter_map(|drops| attempt(old, new, &drops, kept, others)));
+    }
+    found
+        .into_iter()
+        .min_by_key(|found| (found.renamed.len(), found.steps.len()))
 }
 
 /// Which columns may have been dropped, if `gone` of them were.
@@ -89,6 +106,10 @@ fn attempt(
         .map(Some)
         .collect();
     let added = added_columns(new, new_def, kept)?;
+    if !drops.iter().all(|&i| can_be_dropped(old_def, i)) || !added.iter().all(|c| can_be_added(c))
+    {
+        return None;
+    }
     for column in &added {
         text = with_column(&text, column)?;
         origin.push(None);
@@ -158,6 +179,42 @@ fn renames(renamed: &[(String, String)], pairs: &[(Token, Token)], old: &TableDe
         }
     }
     first.into_iter().chain(second).collect()
+}
+
+fn can_be_dropped(def: &TableDef, column: usize) -> bool {
+    let in_key = def.key.iter().any(|part| part.column == column);
+    !in_key && !def.unique.iter().flatten().any(|&c| c == column)
+}
+
+/// ALTER TABLE adds neither keys nor stored columns, and of defaults only
+/// constants.
+fn can_be_added(definition: &str) -> bool {
+    let tokens = tokens(definition);
+    let forbidden = [
+        "PRIMARY",
+        "UNIQUE",
+        "STORED",
+        "CURRENT_TIME",
+        "CURRENT_DATE",
+        "CURRENT_TIMESTAMP",
+    ];
+    if tokens
+        .iter()
+        .any(|token| forbidden.iter().any(|word| token.is(word)))
+    {
+        return false;
+    }
+    let default = tokens.iter().position(|token| token.is("DEFAULT"));
+    let value = default.map_or(&[][..], |at| &tokens[at + 1..]);
+    if !value.first().is_some_and(|token| token.is_punct("(")) {
+        return true;
+    }
+    let value = match value {
+        [_, sign, rest @ ..] if sign.is_punct("-") || sign.is_punct("+") => rest,
+        [_, rest @ ..] => rest,
+        [] => return false,
+    };
+    matches!(value, [_, close, ..] if close.is_punct(")"))
 }
 
 /// The definitions of the columns from `kept` on, as the text has them.
@@ -304,6 +361,15 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_still_there_was_not_renamed() {
+        let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, c)").unwrap();
+        assert_eq!(
+            steps,
+            [Alter::DropColumn("a".into()), Alter::AddColumn("c".into())]
+        );
+    }
+
+    #[test]
     fn exchanged_names_go_by_way_of_others() {
         let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, a)").unwrap();
         assert_eq!(
@@ -326,6 +392,10 @@ mod tests {
             "CREATE TABLE t(a, b, CHECK(a))",
             "CREATE TABLE t(c UNIQUE, a, b)",
             "CREATE TABLE t(a UNIQUE, b)",
+            "CREATE TABLE t(a, b, c UNIQUE)",
+            "CREATE TABLE t(a, b, c DEFAULT (1+1))",
+            "CREATE TABLE t(a, b, c AS (a) STORED)",
+            "CREATE TABLE t(a, b, c DEFAULT CURRENT_TIME)",
         ] {
             assert_eq!(steps(old, new), None, "{new}");
         }
