@@ -64,9 +64,16 @@ pub fn explain(old: &Object, new: &Object, others: &[(String, String)]) -> Optio
         let tries = drops(old_def, new_def, kept, gone).into_iter();
         found.extend(tries.filter_map(|drops| attempt(old, new, &drops, kept, others)));
     }
-    found
-        .into_iter()
-        .min_by_key(|found| (found.renamed.len(), found.steps.len()))
+    let exchanges = |found: &Alteration| {
+        let taken = |(from, to): &(String, String)| {
+            !from.eq_ignore_ascii_case(to) && old_def.column(to).is_some()
+        };
+        found.renamed.iter().any(taken)
+    };
+    found.into_iter().min_by_key(|found| {
+        let steps = found.steps.len();
+        (exchanges(found), found.drops(), found.renamed.len(), steps)
+    })
 }
 
 /// Which columns may have been dropped, if `gone` of them were.
@@ -361,6 +368,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_leaves_rows_in_place() {
+        let sql = |name: &str| {
+            format!(
+                "CREATE TABLE t(c0 INTEGER PRIMARY KEY DESC, {name} INTEGER, g INT AS (length(c3)), \
+                 c2 INT DEFAULT 'd', c3 COLLATE binary, c4, CHECK(c0 IS NOT 'never, ('))"
+            )
+        };
+        let steps = steps(&sql("c1"), &sql("n9")).unwrap();
+        assert_eq!(steps, [rename("c1", "n9")]);
+    }
+
+    #[test]
     fn a_name_that_is_still_there_was_not_renamed() {
         let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, c)").unwrap();
         assert_eq!(
@@ -371,7 +390,11 @@ mod tests {
 
     #[test]
     fn exchanged_names_go_by_way_of_others() {
-        let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, a)").unwrap();
+        let steps = steps(
+            "CREATE TABLE t(a, b, UNIQUE(a, b))",
+            "CREATE TABLE t(b, a, UNIQUE(b, a))",
+        )
+        .unwrap();
         assert_eq!(
             steps,
             [
