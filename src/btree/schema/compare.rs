@@ -92,6 +92,7 @@ impl SchemaChange {
                     let names = [(old.name.clone(), found.name.clone())];
                     twin(&base, found).is_none()
                         && twin(&new, old).is_none()
+                        && self.has_its_pages(old, found)
                         && is_renamed(&old.sql, &found.sql, &names)
                 })
             });
@@ -104,6 +105,14 @@ impl SchemaChange {
                 new: found.clone(),
             });
         }
+    }
+
+    /// Whether a shadow table of the one is where that of the other was: two
+    /// virtual tables can have the same definition.
+    fn has_its_pages(&self, old: &Object, new: &Object) -> bool {
+        tables(&self.base)
+            .filter(|t| owned(&self.base, t, old))
+            .any(|t| tables(&self.new).any(|n| n.root == t.root && owned(&self.new, n, new)))
     }
 
     /// A virtual table takes its shadow tables along.
