@@ -48,19 +48,19 @@ impl Files {
 }
 
 impl Pages for Files {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         self.page(&self.base, pgno)
     }
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         self.page(&self.new, pgno)
     }
     fn changed(&self) -> &[u32] {
         &self.changed
     }
-    fn base_size(&self) -> u32 {
+    fn size_before(&self) -> u32 {
         (self.base.len() / self.page_size) as u32
     }
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         (self.new.len() / self.page_size) as u32
     }
 }

@@ -40,19 +40,19 @@ fn page(file: &[u8], pgno: u32) -> Result<Cow<'_, [u8]>> {
 }
 
 impl Pages for States {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         page(&self.base, pgno)
     }
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         page(&self.new, pgno)
     }
     fn changed(&self) -> &[u32] {
         &self.changed
     }
-    fn base_size(&self) -> u32 {
+    fn size_before(&self) -> u32 {
         (self.base.len() / PAGE) as u32
     }
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         (self.new.len() / PAGE) as u32
     }
 }

@@ -110,9 +110,14 @@ impl SchemaChange {
     /// Whether a shadow table of the one is where that of the other was: two
     /// virtual tables can have the same definition.
     fn has_its_pages(&self, old: &Object, new: &Object) -> bool {
-        tables(&self.base)
-            .filter(|t| owned(&self.base, t, old))
-            .any(|t| tables(&self.new).any(|n| n.root == t.root && owned(&self.new, n, new)))
+        let taken = |pair: &VirtualPair| std::ptr::eq(&*pair.new, new);
+        let stayed = |table: &&Arc<Object>| {
+            let suffix = shadow::suffix(&table.name, &old.name).unwrap_or_default();
+            let renamed = format!("{}_{suffix}", new.name);
+            let found = self.new.find(Kind::Table, &renamed);
+            owned(&self.base, table, old) && found.is_some_and(|n| n.root == table.root)
+        };
+        !self.virtuals.iter().any(taken) && tables(&self.base).any(|t| stayed(&t))
     }
 
     /// A virtual table takes its shadow tables along.

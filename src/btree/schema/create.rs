@@ -220,10 +220,6 @@ impl<'a> Parser<'a> {
             collation: "BINARY".to_string(),
             at,
         };
-        let own = vec![Listed {
-            column: Some(column.name.clone()),
-            collation: None,
-        }];
         while let Some(token) = self.next() {
             if token.is_punct(",") || token.is_punct(")") {
                 self.at -= 1;
@@ -250,7 +246,7 @@ impl<'a> Parser<'a> {
                     column.generated = Some(Generated::Stored);
                 }
             } else if token.is("UNIQUE") {
-                building.unique.push(vec![own[0].column.clone()?]);
+                building.unique.push(vec![column.name.clone()]);
             } else if token.is("PRIMARY") {
                 let descending = {
                     self.take("KEY");
@@ -258,7 +254,7 @@ impl<'a> Parser<'a> {
                 };
                 building.alias = !descending && declared.eq_ignore_ascii_case("INTEGER");
                 building.key = Some(vec![Listed {
-                    column: own[0].column.clone(),
+                    column: Some(column.name.clone()),
                     collation: None,
                 }]);
             } else if token.is("AUTOINCREMENT") {
