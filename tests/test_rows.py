@@ -187,6 +187,13 @@ def test_schema_changes(case, change, pragmas):
          CREATE TABLE after(y); INSERT INTO after VALUES(1);""", change, pragmas)
 
 
+def test_views_on_views(case):
+    case("CREATE TABLE t(a, b); CREATE TABLE u(a); CREATE VIEW v AS SELECT a FROM u; CREATE VIEW w AS SELECT a FROM v; CREATE TRIGGER g INSTEAD OF INSERT ON w BEGIN SELECT 1; END;",
+         "ALTER TABLE t RENAME COLUMN a TO z; DROP VIEW v; CREATE VIEW v AS SELECT a, 1 AS one FROM u")
+    case("CREATE TABLE t(a, b); CREATE VIEW v AS SELECT b FROM t; CREATE INDEX i ON t(b);",
+         "DROP VIEW v; DROP INDEX i; ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN c; CREATE TABLE q(b); CREATE VIEW v AS SELECT b FROM q")
+
+
 VIRTUAL = "CREATE VIRTUAL TABLE f USING fts5(a, b); INSERT INTO f VALUES('one two','three'),('four','five six'); CREATE VIRTUAL TABLE r USING rtree(id,x0,x1); INSERT INTO r VALUES(1,0,1),(2,5,6); CREATE VIRTUAL TABLE g USING fts4(z); INSERT INTO g VALUES('q');"
 
 

@@ -10,6 +10,7 @@ use crate::btree::schema::alter::{Alter, is_renamed};
 use crate::btree::schema::compare::SchemaChange;
 use crate::btree::schema::objects::{Kind, Object};
 use crate::btree::schema::shadow;
+use crate::btree::schema::token::{Token, tokens};
 use crate::error::{Error, Result};
 
 /// In the order in which they are to be run.
@@ -31,7 +32,12 @@ impl Ddl {
     pub fn new(change: &SchemaChange, touched: &[Arc<Object>]) -> Result<Ddl> {
         let mut ddl = Ddl::default();
         let unchanged = Arc::ptr_eq(&change.base, &change.new);
-        let planner = Planner { change, touched };
+        let mut planner = Planner {
+            change,
+            touched,
+            going: Vec::new(),
+        };
+        planner.find_going();
         // What is not here afterwards has been dropped, and made anew if it is wanted.
         let mut kept: HashSet<*const Object> = HashSet::new();
         if !unchanged {
@@ -48,9 +54,29 @@ impl Ddl {
 struct Planner<'a> {
     change: &'a SchemaChange,
     touched: &'a [Arc<Object>],
+    /// Views that are dropped, if only to be made again.
+    going: Vec<String>,
 }
 
 impl Planner<'_> {
+    /// With a view goes what mentions it: while it is away, ALTER would not
+    /// find sense in the other.
+    fn find_going(&mut self) {
+        let views: Vec<_> = self.change.base.of(Kind::View).collect();
+        loop {
+            let known = self.going.len();
+            for view in &views {
+                let goes = self.kept_view(view).is_none();
+                if goes && !self.going.contains(&view.name) {
+                    self.going.push(view.name.clone());
+                }
+            }
+            if self.going.len() == known {
+                return;
+            }
+        }
+    }
+
     fn tables(&self, ddl: &mut Ddl, kept: &mut HashSet<*const Object>) -> Result<()> {
         let change = self.change;
         let bases = change.base.of(Kind::Table).filter(|o| o.is_virtual());
@@ -163,8 +189,14 @@ impl Planner<'_> {
         self.now(&object.table).is_some()
     }
 
+    /// Whether it becomes by itself what it is afterwards. If a rename that
+    /// did not reach it could have, the rename is ours alone.
     fn same_text(&self, old: &Object, new: &Object) -> bool {
-        old.sql == new.sql || is_renamed(&old.sql, &new.sql, &self.change.renamed)
+        let mut renamed = self.change.renamed.iter();
+        if old.sql == new.sql {
+            return !renamed.any(|(from, _)| mentions(&old.sql, from));
+        }
+        is_renamed(&old.sql, &new.sql, &self.change.renamed)
     }
 
     fn kept_index(&self, old: &Object) -> Option<&Arc<Object>> {
@@ -175,13 +207,19 @@ impl Planner<'_> {
 
     fn kept_view(&self, old: &Object) -> Option<&Arc<Object>> {
         let new = self.change.new.find(Kind::View, &old.name)?;
-        self.same_text(old, new).then_some(new)
+        (!self.mentions_going(old) && self.same_text(old, new)).then_some(new)
+    }
+
+    fn mentions_going(&self, object: &Object) -> bool {
+        let mut going = self.going.iter();
+        going.any(|view| !object.is_named(view) && mentions(&object.sql, view))
     }
 
     /// Only if nothing happens that fires it or changes its text.
     fn kept_trigger(&self, old: &Object) -> Option<&Arc<Object>> {
         let new = self.change.new.find(Kind::Trigger, &old.name)?;
         let same = old.sql == new.sql && old.table == new.table;
+        let same = same && self.same_text(old, new) && !self.mentions_going(old);
         let fires = self.touched.iter().any(|t| t.is_named(&old.table));
         let view = self.change.base.find(Kind::View, &old.table);
         let on_stays = match view {
@@ -229,6 +267,11 @@ impl Planner<'_> {
             args.collect(),
         )
     }
+}
+
+fn mentions(sql: &str, name: &str) -> bool {
+    let is_it = |token: &Token| token.name().is_some_and(|n| n.eq_ignore_ascii_case(name));
+    tokens(sql).iter().any(is_it)
 }
 
 fn drop_nothing(kept: &mut HashSet<*const Object>, object: &Arc<Object>) {
