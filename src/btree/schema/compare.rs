@@ -157,7 +157,12 @@ impl SchemaChange {
             let shadow = self.renamed.iter().find(|(from, _)| *from == old.name);
             let candidate = match shadow {
                 Some((_, to)) => new.find(Kind::Table, to),
-                None => tables(&new).find(|t| t.root == old.root && twin(&base, t).is_none()),
+                // Shadow tables follow their virtual table, and nothing else.
+                None if shadow::owner(&base, old).is_some() => None,
+                None => tables(&new).find(|t| {
+                    let free = twin(&base, t).is_none() && shadow::owner(&new, t).is_none();
+                    t.root == old.root && free
+                }),
             };
             let explained = candidate.and_then(|c| Some((c, explain(old, c, &self.renamed)?)));
             match explained {
