@@ -190,11 +190,19 @@ impl Planner<'_> {
     }
 
     /// Whether it becomes by itself what it is afterwards. If a rename that
-    /// did not reach it could have, the rename is ours alone.
+    /// did not reach it could have, the rename is ours alone; what mentions a
+    /// dropped column is no more sense to ALTER than a string in wrong quotes,
+    /// which it repairs.
     fn same_text(&self, old: &Object, new: &Object) -> bool {
-        let mut renamed = self.change.renamed.iter();
         if old.sql == new.sql {
-            return !renamed.any(|(from, _)| mentions(&old.sql, from));
+            let mut renamed = self.change.renamed.iter().map(|(from, _)| from);
+            let steps = self.change.tables.iter().flat_map(|p| &p.alteration.steps);
+            let mut dropped = steps.filter_map(|step| match step {
+                Alter::DropColumn(name) => Some(name),
+                _ => None,
+            });
+            let reached = |name: &String| mentions(&old.sql, name);
+            return !renamed.any(reached) && !dropped.any(reached);
         }
         is_renamed(&old.sql, &new.sql, &self.change.renamed)
     }
