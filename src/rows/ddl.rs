@@ -92,7 +92,7 @@ impl Planner<'_> {
                     ddl.alters
                         .push(alter(&object.name, &Alter::RenameTable { to }));
                 }
-                Some(pair) => drop_nothing(kept, &pair.new),
+                Some(pair) => keep(kept, &pair.new),
             }
         }
         let mut created: Vec<&Arc<Object>> = change.new.of(Kind::Table).collect();
@@ -102,7 +102,7 @@ impl Planner<'_> {
                 (Some(base), Some(new)) => {
                     created.retain(|o| !Arc::ptr_eq(o, new));
                     if base.sql == new.sql {
-                        drop_nothing(kept, new);
+                        keep(kept, new);
                     }
                     let along = shadow::owner(&change.base, base)
                         .is_some_and(|owner| change.new.find(Kind::Table, &owner.name).is_none());
@@ -282,7 +282,7 @@ fn mentions(sql: &str, name: &str) -> bool {
     tokens(sql).iter().any(is_it)
 }
 
-fn drop_nothing(kept: &mut HashSet<*const Object>, object: &Arc<Object>) {
+fn keep(kept: &mut HashSet<*const Object>, object: &Arc<Object>) {
     kept.insert(Arc::as_ptr(object));
 }
 
