@@ -12,12 +12,16 @@ class Case:
         self.rng, self.path = rng, path
         self.serial = 0
         self.db = connect(path)
+        # SQLite's own would not come back with the seed.
+        self.db.create_function("random", 0, lambda: rng.getrandbits(64) - 2**63)
+        self.db.create_function("randomblob", 1, rng.randbytes)
         pick = rng.choice
         self.run(f"PRAGMA page_size={pick([512, 512, 1024, 4096, 4096])}")
         encoding = pick(["UTF-8", "UTF-8", "UTF-16le", "UTF-16be"])
         self.run(f"PRAGMA encoding='{encoding}'")
+        self.utf8 = encoding == "UTF-8"
         # Stock SQLite loses index entries of malformed UTF-16.
-        self.malformed = 0.05 if encoding == "UTF-8" else 0
+        self.malformed = 0.05 if self.utf8 else 0
         self.run(f"PRAGMA auto_vacuum={pick([0, 0, 1, 2])}")
         self.run(f"PRAGMA foreign_keys={pick(['on', 'off'])}")
         self.run(f"PRAGMA recursive_triggers={pick(['on', 'off'])}")
@@ -127,7 +131,9 @@ class Case:
         columns = self.columns(t)
         if not columns:
             return
-        what = [r.choice(["{}", "{} DESC", "{} COLLATE NOCASE", "lower({})", "{}||'x'"]).format(quoted(c)) for c in r.sample(columns, min(len(columns), r.randint(1, 2)))]
+        # In UTF-16, stock SQLite has two minds about a blob that is taken for text.
+        texts = ["lower({})", "{}||'x'"] if self.utf8 else ["typeof({})"]
+        what = [r.choice(["{}", "{} DESC", "{} COLLATE NOCASE", *texts]).format(quoted(c)) for c in r.sample(columns, min(len(columns), r.randint(1, 2)))]
         where = r.choice(["", "", f" WHERE {quoted(r.choice(columns))} IS NOT NULL"])
         self.run(f"CREATE {r.choice(['', 'UNIQUE '])}INDEX {quoted(self.name('i'))} ON {quoted(t)}({', '.join(what)}){where}")
 
