@@ -114,9 +114,10 @@ fn run(paths: &[String], out: &mut impl Write) {
             None => Known::load(&files),
         };
         let lines = ready.and_then(|mut ready| {
-            let lines = step(&files, &mut ready);
+            // What was refused has not been followed.
+            let lines = step(&files, &mut ready)?;
             known = Some(ready);
-            lines
+            Ok(lines)
         });
         let lines = lines.unwrap_or_else(|e| match e {
             Error::ReadOnly(why) => vec![json!({ "refused": why })],

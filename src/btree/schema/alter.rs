@@ -103,7 +103,11 @@ fn attempt(
     let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
     let mut steps = Vec::new();
     let mut text = old.sql.clone();
-    for &i in drops {
+    // Generated columns first: no column goes that another one reads.
+    let (plain, generated): (Vec<usize>, Vec<usize>) = drops
+        .iter()
+        .partition(|&&i| old_def.columns[i].generated.is_none());
+    for i in generated.into_iter().rev().chain(plain) {
         let name = &old_def.columns[i].name;
         text = without_column(&text, name)?;
         steps.push(Alter::DropColumn(name.clone()));
@@ -297,7 +301,9 @@ fn renamed_tokens<'a>(
         let (from, to) = (a.name()?, b.name()?);
         let quotes_only = from == to && a.kind != Kind::Word;
         let is_it = |(x, y): &(String, String)| x.eq_ignore_ascii_case(&from) && *y == to;
-        if !quotes_only && !renamed.iter().any(is_it) {
+        // A name in quotes keeps some, and these are double ones.
+        let kept_quotes = a.kind == Kind::Word || b.kind != Kind::Word;
+        if !kept_quotes || !quotes_only && !renamed.iter().any(is_it) {
             return None;
         }
         pairs.push((a, b));
@@ -392,6 +398,14 @@ mod tests {
     }
 
     #[test]
+    fn what_reads_a_column_goes_first() {
+        let old = "CREATE TABLE t(a, b, g AS (b), h AS (g))";
+        let steps = steps(old, "CREATE TABLE t(a)").unwrap();
+        let drop = |name: &str| Alter::DropColumn(name.into());
+        assert_eq!(steps, [drop("h"), drop("g"), drop("b")]);
+    }
+
+    #[test]
     fn exchanged_names_go_by_way_of_others() {
         let steps = steps(
             "CREATE TABLE t(a, b, UNIQUE(a, b))",
@@ -422,6 +436,7 @@ mod tests {
             "CREATE TABLE t(a, b, c DEFAULT (1+1))",
             "CREATE TABLE t(a, b, c AS (a) STORED)",
             "CREATE TABLE t(a, b, c DEFAULT CURRENT_TIME)",
+            "CREATE TABLE t(b UNIQUE)",
         ] {
             assert_eq!(steps(old, new), None, "{new}");
         }
