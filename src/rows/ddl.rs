@@ -194,15 +194,18 @@ impl Planner<'_> {
     /// dropped column is no more sense to ALTER than a string in wrong quotes,
     /// which it repairs.
     fn same_text(&self, old: &Object, new: &Object) -> bool {
+        let reached = |name: &String| mentions(&old.sql, name);
+        let steps = self.change.tables.iter().flat_map(|p| &p.alteration.steps);
+        let mut dropped = steps.filter_map(|step| match step {
+            Alter::DropColumn(name) => Some(name),
+            _ => None,
+        });
+        if dropped.any(reached) {
+            return false;
+        }
         if old.sql == new.sql {
-            let mut renamed = self.change.renamed.iter().map(|(from, _)| from);
-            let steps = self.change.tables.iter().flat_map(|p| &p.alteration.steps);
-            let mut dropped = steps.filter_map(|step| match step {
-                Alter::DropColumn(name) => Some(name),
-                _ => None,
-            });
-            let reached = |name: &String| mentions(&old.sql, name);
-            return !renamed.any(reached) && !dropped.any(reached);
+            let mut renamed = self.change.renamed.iter();
+            return !renamed.any(|(from, _)| reached(from));
         }
         is_renamed(&old.sql, &new.sql, &self.change.renamed)
     }

@@ -72,6 +72,11 @@ def apply(path, statements):
         for s in statements:
             run(db, s)
         db.execute("COMMIT")
+    except AssertionError as e:
+        # A column renamed to and fro: ALTER repairs wrong quotes on its way, and the guard sees it.
+        if "integer overflow" in str(e) and any("libreplica_hidden_oid" in s["sql"] for s in statements):
+            raise Refused("hidden rowid") from e
+        raise
     finally:
         db.close()
 
