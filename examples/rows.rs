@@ -48,19 +48,19 @@ impl Files {
 }
 
 impl Pages for Files {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         self.page(&self.base, pgno)
     }
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         self.page(&self.new, pgno)
     }
     fn changed(&self) -> &[u32] {
         &self.changed
     }
-    fn base_size(&self) -> u32 {
+    fn size_before(&self) -> u32 {
         (self.base.len() / self.page_size) as u32
     }
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         (self.new.len() / self.page_size) as u32
     }
 }
@@ -114,9 +114,10 @@ fn run(paths: &[String], out: &mut impl Write) {
             None => Known::load(&files),
         };
         let lines = ready.and_then(|mut ready| {
-            let lines = step(&files, &mut ready);
+            // What was refused has not been followed.
+            let lines = step(&files, &mut ready)?;
             known = Some(ready);
-            lines
+            Ok(lines)
         });
         let lines = lines.unwrap_or_else(|e| match e {
             Error::ReadOnly(why) => vec![json!({ "refused": why })],

@@ -2,8 +2,9 @@
 //!
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
-//! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `wal`, the log's formats; `config`, `error`, `log`, `ffi`.
+//! `replica`, one database's life; `remote`, the primary's protocols, `rows`,
+//! row changes as SQL, and `wal`, the log's formats; `btree`, pages to row
+//! changes; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
 mod btree;

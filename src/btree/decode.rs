@@ -12,6 +12,7 @@ use super::layout::{Layout, Root};
 use super::overflow::{Search, chains};
 use super::page::{BtreePage, TreeKind};
 use super::schema::compare::{Pair, SchemaChange, compare};
+use super::schema::create::TableDef;
 use super::schema::objects::{Kind, Object, Schema};
 use super::view::{Header, Pages, Side, View};
 use crate::error::{Error, Result};
@@ -85,6 +86,9 @@ fn header_changes(base: &View, new: &View) -> Result<Option<i32>> {
     Ok((was.user_version != now.user_version).then_some(now.user_version))
 }
 
+/// Roots before and after, and the table whose rows are below them.
+type Roots = (Option<Root>, Option<Root>, Option<usize>);
+
 struct Tree {
     base: Option<Root>,
     new: Option<Root>,
@@ -130,7 +134,7 @@ impl<'a> Walk<'a> {
     }
 
     fn explore(&mut self) -> Result<()> {
-        let mut pairs: Vec<(Option<Root>, Option<Root>, Option<usize>)> = Vec::new();
+        let mut pairs: Vec<Roots> = Vec::new();
         let existed = self.base.header.is_some();
         pairs.push((existed.then_some(SCHEMA_ROOT), Some(SCHEMA_ROOT), None));
         for (i, pair) in self.schema.tables.iter().enumerate() {
@@ -148,7 +152,12 @@ impl<'a> Walk<'a> {
         };
         for (base, new, pair) in pairs {
             let touched = base.is_none_or(|root| self.dirty.contains(&root.pgno));
-            let explored = if touched || base != new {
+            let whole = pair.is_some_and(|i| self.schema.tables[i].alteration.drops());
+            let explored = if whole {
+                explorer
+                    .explore(base, None)?
+                    .and(explorer.explore(None, new)?)
+            } else if touched || base != new {
                 explorer.explore(base, new)?
             } else {
                 Explored::default()
@@ -165,7 +174,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Index b-trees: one at the same root is the same as far as pages go.
-    fn indexes(&self) -> Result<Vec<(Option<Root>, Option<Root>, Option<usize>)>> {
+    fn indexes(&self) -> Result<Vec<Roots>> {
         let has_root = |o: &&Arc<Object>| o.root != 0;
         let mut roots: HashMap<u32, (Option<Root>, Option<Root>)> = HashMap::new();
         for object in self.schema.base.of(Kind::Index).filter(has_root) {
@@ -235,7 +244,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The definition by which a table's rows can be read.
-    fn def<'o>(object: &'o Object) -> Result<&'o super::schema::create::TableDef> {
+    fn def(object: &Object) -> Result<&TableDef> {
         object.def.as_ref().ok_or_else(|| {
             Error::ReadOnly(format!(
                 "the definition of table {} is not understood: {}",

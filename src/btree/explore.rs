@@ -34,6 +34,19 @@ pub struct Explored {
     pub placed: Vec<(u32, Slot)>,
 }
 
+impl Explored {
+    /// The whole of a tree: `self` explored as if it were gone, `new` as if
+    /// it had never been there.
+    pub fn and(self, new: Explored) -> Explored {
+        Explored {
+            base_pages: self.base_pages,
+            released: self.released,
+            new_pages: new.new_pages,
+            placed: new.placed,
+        }
+    }
+}
+
 impl Explorer<'_> {
     pub fn explore(&self, base_root: Option<Root>, new_root: Option<Root>) -> Result<Explored> {
         let mut base = Found::new();

@@ -72,9 +72,10 @@ impl Layout {
         if self.slots.len() <= at {
             self.slots.resize(at + 1, None);
         }
-        if self.slots[at].replace(slot).is_some() {
+        if self.slots[at].is_some() {
             return Err(corrupt(&format!("page {pgno} has two parents")));
         }
+        self.slots[at] = Some(slot);
         Ok(())
     }
 

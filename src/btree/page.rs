@@ -180,8 +180,10 @@ mod tests {
         let bytes = leaf();
         let page = BtreePage::parse(2, &bytes, 512).unwrap();
         assert_eq!(page.local_len(477), 477);
-        assert_eq!(page.local_len(478), 39 + (478 - 39) % 508);
+        // What fills the last overflow page would not fit here: 478 > 477.
+        assert_eq!(page.local_len(478), 39);
         assert_eq!(page.local_len(39 + 508), 39);
+        assert_eq!(page.local_len(39 + 508 + 438), 39 + 438);
         assert_eq!(page.local_len(39 + 508 + 439), 39);
     }
 

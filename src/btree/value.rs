@@ -73,7 +73,7 @@ impl Value {
 /// None for what is no UTF-16, and for the two characters that SQLite turns
 /// into U+FFFD when it is given them as UTF-8.
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<String> {
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return None;
     }
     let units = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));

@@ -10,13 +10,13 @@ use crate::error::Result;
 
 /// A transaction as pages: what was there, and what is there now.
 pub trait Pages {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>>;
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>>;
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>>;
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>>;
     /// The pages that may differ, ascending.
     fn changed(&self) -> &[u32];
     /// Sizes in pages; 0 is a database without content.
-    fn base_size(&self) -> u32;
-    fn new_size(&self) -> u32;
+    fn size_before(&self) -> u32;
+    fn size_after(&self) -> u32;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     pub fn open(pages: &'a dyn Pages, side: Side) -> Result<View<'a>> {
         let size = match side {
-            Side::Base => pages.base_size(),
-            Side::New => pages.new_size(),
+            Side::Base => pages.size_before(),
+            Side::New => pages.size_after(),
         };
         let mut view = View {
             pages,
@@ -67,8 +67,8 @@ impl<'a> View<'a> {
 
     fn raw(&self, pgno: u32) -> Result<Cow<'a, [u8]>> {
         match self.side {
-            Side::Base => self.pages.base(pgno),
-            Side::New => self.pages.new(pgno),
+            Side::Base => self.pages.before(pgno),
+            Side::New => self.pages.after(pgno),
         }
     }
 

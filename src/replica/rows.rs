@@ -280,13 +280,13 @@ impl<'a> Logged<'a> {
             sizes: (0, 0),
         };
         let size = |page1: &[u8]| u32::from_be_bytes([page1[28], page1[29], page1[30], page1[31]]);
-        logged.sizes = (size(&logged.base(1)?), size(&logged.new(1)?));
+        logged.sizes = (size(&logged.before(1)?), size(&logged.after(1)?));
         Ok(logged)
     }
 }
 
 impl Pages for Logged<'_> {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let newest = self.first.before.get(&pgno).or(self.undo.get(&pgno));
         if let Some(page) = newest {
             return Ok(Cow::Borrowed(&page[..]));
@@ -296,10 +296,10 @@ impl Pages for Logged<'_> {
         Ok(Cow::Owned(page.to_vec()))
     }
 
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         match self.first.pages.get(&pgno) {
             Some(page) => Ok(Cow::Borrowed(&page[..])),
-            None => self.base(pgno),
+            None => self.before(pgno),
         }
     }
 
@@ -307,11 +307,11 @@ impl Pages for Logged<'_> {
         &self.changed
     }
 
-    fn base_size(&self) -> u32 {
+    fn size_before(&self) -> u32 {
         self.sizes.0
     }
 
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         self.sizes.1
     }
 }

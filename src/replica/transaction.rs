@@ -229,13 +229,13 @@ impl Transaction for LocalTransaction<'_> {
 }
 
 impl Pages for LocalTransaction<'_> {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let mut page = Box::new([0; PAGE_SIZE]);
         self.before.read(pgno, &mut page)?;
         Ok(Cow::Owned(page.to_vec()))
     }
 
-    fn new(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let mut page = Box::new([0; PAGE_SIZE]);
         self.page(pgno, &mut page)?;
         Ok(Cow::Owned(page.to_vec()))
@@ -245,11 +245,11 @@ impl Pages for LocalTransaction<'_> {
         &self.pages
     }
 
-    fn base_size(&self) -> u32 {
+    fn size_before(&self) -> u32 {
         self.base_size
     }
 
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         self.size()
     }
 }

@@ -10,6 +10,7 @@ use crate::btree::schema::alter::{Alter, is_renamed};
 use crate::btree::schema::compare::SchemaChange;
 use crate::btree::schema::objects::{Kind, Object};
 use crate::btree::schema::shadow;
+use crate::btree::schema::token::{Token, tokens};
 use crate::error::{Error, Result};
 
 /// In the order in which they are to be run.
@@ -30,16 +31,20 @@ impl Ddl {
     /// `touched`: the tables, as they were, whose rows are written.
     pub fn new(change: &SchemaChange, touched: &[Arc<Object>]) -> Result<Ddl> {
         let mut ddl = Ddl::default();
-        let hides = |o: &Arc<Object>| o.def.as_ref().is_some_and(dml::hides_rowid);
         let unchanged = Arc::ptr_eq(&change.base, &change.new);
-        let planner = Planner { change, touched };
+        let mut planner = Planner {
+            change,
+            touched,
+            going: Vec::new(),
+        };
+        planner.find_going();
         // What is not here afterwards has been dropped, and made anew if it is wanted.
         let mut kept: HashSet<*const Object> = HashSet::new();
         if !unchanged {
             planner.tables(&mut ddl, &mut kept)?;
         }
         planner.others(&mut ddl, &mut kept);
-        if !unchanged || touched.iter().any(hides) || !ddl.drop_triggers.is_empty() {
+        if !unchanged || planner.hides() || !ddl.drop_triggers.is_empty() {
             planner.guards(&mut ddl, &kept, unchanged);
         }
         Ok(ddl)
@@ -49,9 +54,29 @@ impl Ddl {
 struct Planner<'a> {
     change: &'a SchemaChange,
     touched: &'a [Arc<Object>],
+    /// Views that are dropped, if only to be made again.
+    going: Vec<String>,
 }
 
 impl Planner<'_> {
+    /// With a view goes what mentions it: while it is away, ALTER would not
+    /// find sense in the other.
+    fn find_going(&mut self) {
+        let views: Vec<_> = self.change.base.of(Kind::View).collect();
+        loop {
+            let known = self.going.len();
+            for view in &views {
+                let goes = self.kept_view(view).is_none();
+                if goes && !self.going.contains(&view.name) {
+                    self.going.push(view.name.clone());
+                }
+            }
+            if self.going.len() == known {
+                return;
+            }
+        }
+    }
+
     fn tables(&self, ddl: &mut Ddl, kept: &mut HashSet<*const Object>) -> Result<()> {
         let change = self.change;
         let bases = change.base.of(Kind::Table).filter(|o| o.is_virtual());
@@ -67,7 +92,7 @@ impl Planner<'_> {
                     ddl.alters
                         .push(alter(&object.name, &Alter::RenameTable { to }));
                 }
-                Some(pair) => drop_nothing(kept, &pair.new),
+                Some(pair) => keep(kept, &pair.new),
             }
         }
         let mut created: Vec<&Arc<Object>> = change.new.of(Kind::Table).collect();
@@ -77,7 +102,7 @@ impl Planner<'_> {
                 (Some(base), Some(new)) => {
                     created.retain(|o| !Arc::ptr_eq(o, new));
                     if base.sql == new.sql {
-                        drop_nothing(kept, new);
+                        keep(kept, new);
                     }
                     let along = shadow::owner(&change.base, base)
                         .is_some_and(|owner| change.new.find(Kind::Table, &owner.name).is_none());
@@ -164,8 +189,25 @@ impl Planner<'_> {
         self.now(&object.table).is_some()
     }
 
+    /// Whether it becomes by itself what it is afterwards. If a rename that
+    /// did not reach it could have, the rename is ours alone; what mentions a
+    /// dropped column is no more sense to ALTER than a string in wrong quotes,
+    /// which it repairs.
     fn same_text(&self, old: &Object, new: &Object) -> bool {
-        old.sql == new.sql || is_renamed(&old.sql, &new.sql, &self.change.renamed)
+        let reached = |name: &String| mentions(&old.sql, name);
+        let steps = self.change.tables.iter().flat_map(|p| &p.alteration.steps);
+        let mut dropped = steps.filter_map(|step| match step {
+            Alter::DropColumn(name) => Some(name),
+            _ => None,
+        });
+        if dropped.any(reached) {
+            return false;
+        }
+        if old.sql == new.sql {
+            let mut renamed = self.change.renamed.iter();
+            return !renamed.any(|(from, _)| reached(from));
+        }
+        is_renamed(&old.sql, &new.sql, &self.change.renamed)
     }
 
     fn kept_index(&self, old: &Object) -> Option<&Arc<Object>> {
@@ -176,13 +218,19 @@ impl Planner<'_> {
 
     fn kept_view(&self, old: &Object) -> Option<&Arc<Object>> {
         let new = self.change.new.find(Kind::View, &old.name)?;
-        self.same_text(old, new).then_some(new)
+        (!self.mentions_going(old) && self.same_text(old, new)).then_some(new)
+    }
+
+    fn mentions_going(&self, object: &Object) -> bool {
+        let mut going = self.going.iter();
+        going.any(|view| !object.is_named(view) && mentions(&object.sql, view))
     }
 
     /// Only if nothing happens that fires it or changes its text.
     fn kept_trigger(&self, old: &Object) -> Option<&Arc<Object>> {
         let new = self.change.new.find(Kind::Trigger, &old.name)?;
         let same = old.sql == new.sql && old.table == new.table;
+        let same = same && self.same_text(old, new) && !self.mentions_going(old);
         let fires = self.touched.iter().any(|t| t.is_named(&old.table));
         let view = self.change.base.find(Kind::View, &old.table);
         let on_stays = match view {
@@ -192,20 +240,20 @@ impl Planner<'_> {
         (same && !fires && on_stays).then_some(new)
     }
 
+    /// Whether a column is renamed to and fro, which may leave traces anywhere.
+    fn hides(&self) -> bool {
+        let hides = |o: &Arc<Object>| o.def.as_ref().is_some_and(dml::hides_rowid);
+        self.touched.iter().any(hides)
+    }
+
     fn guards(&self, ddl: &mut Ddl, kept: &HashSet<*const Object>, unchanged: bool) {
         for object in &self.change.new.objects {
-            let hidden = object.def.as_ref().is_some_and(dml::hides_rowid)
-                && self.touched.iter().any(|t| t.is_named(&object.name));
             let as_ever = match object.kind {
                 Kind::Table => unchanged || kept.contains(&Arc::as_ptr(object)),
                 _ => kept.contains(&Arc::as_ptr(object)) && unchanged,
             };
-            if !object.sql.is_empty() && (hidden || !as_ever) {
-                let text = |text: &str| Value::Text(text.to_string());
-                ddl.guards.push(guard(
-                    "NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ? AND name = ? AND sql = ?)",
-                    vec![text(object.kind.word()), text(&object.name), text(&object.sql)],
-                ));
+            if !object.sql.is_empty() && (self.hides() || !as_ever) {
+                ddl.guards.push(self.guard(object));
             }
         }
         let count = Value::Int(self.change.new.objects.len() as i64);
@@ -214,9 +262,30 @@ impl Planner<'_> {
             vec![count],
         ));
     }
+
+    /// The text of a shadow table is its module's affair: which quotes it has
+    /// tells whether its virtual table was renamed.
+    fn guard(&self, object: &Object) -> Statement {
+        let mut condition = "type = ? AND name = ?".to_string();
+        let mut args = vec![object.kind.word(), &object.name];
+        if shadow::owner(&self.change.new, object).is_none() {
+            condition += " AND sql = ?";
+            args.push(&object.sql);
+        }
+        let args = args.into_iter().map(|a| Value::Text(a.to_string()));
+        guard(
+            &format!("NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE {condition})"),
+            args.collect(),
+        )
+    }
 }
 
-fn drop_nothing(kept: &mut HashSet<*const Object>, object: &Arc<Object>) {
+fn mentions(sql: &str, name: &str) -> bool {
+    let is_it = |token: &Token| token.name().is_some_and(|n| n.eq_ignore_ascii_case(name));
+    tokens(sql).iter().any(is_it)
+}
+
+fn keep(kept: &mut HashSet<*const Object>, object: &Arc<Object>) {
     kept.insert(Arc::as_ptr(object));
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::plan::Statement;
 use super::quote;
+use crate::btree::schema::alter::{Alter, Alteration};
 use crate::btree::schema::create::TableDef;
 use crate::btree::schema::index::{Unique, unique};
 use crate::btree::schema::objects::{Kind, Object, Schema};
+use crate::btree::schema::token::tokens;
 use crate::btree::{Row, RowChange, TableRows, Value};
 use crate::error::{Error, Result};
 
@@ -40,6 +42,7 @@ pub fn statements(table: &TableRows, base: &Schema, new: &Schema) -> Result<Stat
     let old_object = table.pair.base.as_ref().unwrap_or(object);
     let old_table = Table::of(old_object)?;
     let fixed = keys(object, base, new, old_object);
+    let refilled = only_into_empty(&table.pair.alteration);
     let mut texts = Texts::default();
     for change in &table.rows {
         match change {
@@ -47,10 +50,11 @@ pub fn statements(table: &TableRows, base: &Schema, new: &Schema) -> Result<Stat
             RowChange::Insert(row) => statements.inserts.push(new_table.insert(row, &mut texts)),
             RowChange::Update { base, new } => {
                 let set = changed(base, new, &table.pair.alteration.origin, new_table.def);
-                let moves = set.iter().any(|&column| {
-                    fixed.as_ref().is_none_or(|keys| keys.contains(&column))
-                        || new.values[column].is_none()
-                });
+                let moves = refilled
+                    || set.iter().any(|&column| {
+                        fixed.as_ref().is_none_or(|keys| keys.contains(&column))
+                            || new.values[column].is_none()
+                    });
                 if moves {
                     statements.deletes.push(old_table.delete(base, &mut texts));
                     statements.inserts.push(new_table.insert(new, &mut texts));
@@ -63,6 +67,15 @@ pub fn statements(table: &TableRows, base: &Schema, new: &Schema) -> Result<Stat
         }
     }
     Ok(statements)
+}
+
+/// A NOT NULL column without a value can be added to an empty table alone: all
+/// rows have to be gone before.
+fn only_into_empty(alteration: &Alteration) -> bool {
+    alteration.steps.iter().any(|step| match step {
+        Alter::AddColumn(text) => tokens(text).iter().any(|token| token.is("NOT")),
+        _ => false,
+    })
 }
 
 /// The writable columns in which a row differs.

@@ -38,17 +38,41 @@ impl Alteration {
             ..Alteration::default()
         }
     }
+
+    /// Whether columns are dropped. That writes every row anew; without it the
+    /// rows of an unchanged page are what they were.
+    pub fn drops(&self) -> bool {
+        let drops = |step: &Alter| matches!(step, Alter::DropColumn(_));
+        self.steps.iter().any(drops)
+    }
 }
 
 /// Explains `new` from `old`, given the names that change in other
 /// definitions. None if no ALTER does.
+///
+/// Of several explanations that is best which leaves the rows where they are;
+/// but a name that moves from one column to another was rather dropped and
+/// added, for renames reach into other definitions.
 pub fn explain(old: &Object, new: &Object, others: &[(String, String)]) -> Option<Alteration> {
     let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
-    (0..new_def.columns.len()).find_map(|added| {
+    let mut found = Vec::new();
+    for added in 0..new_def.columns.len() {
         let kept = new_def.columns.len() - added;
-        let gone = old_def.columns.len().checked_sub(kept)?;
-        let mut tries = drops(old_def, new_def, kept, gone).into_iter();
-        tries.find_map(|drops| attempt(old, new, &drops, kept, others))
+        let Some(gone) = old_def.columns.len().checked_sub(kept) else {
+            continue;
+        };
+        let tries = drops(old_def, new_def, kept, gone).into_iter();
+        found.extend(tries.filter_map(|drops| attempt(old, new, &drops, kept, others)));
+    }
+    let exchanges = |found: &Alteration| {
+        let taken = |(from, to): &(String, String)| {
+            !from.eq_ignore_ascii_case(to) && old_def.column(to).is_some()
+        };
+        found.renamed.iter().any(taken)
+    };
+    found.into_iter().min_by_key(|found| {
+        let steps = found.steps.len();
+        (exchanges(found), found.drops(), found.renamed.len(), steps)
     })
 }
 
@@ -79,7 +103,11 @@ fn attempt(
     let (old_def, new_def) = (old.def.as_ref()?, new.def.as_ref()?);
     let mut steps = Vec::new();
     let mut text = old.sql.clone();
-    for &i in drops {
+    // Generated columns first: no column goes that another one reads.
+    let (plain, generated): (Vec<usize>, Vec<usize>) = drops
+        .iter()
+        .partition(|&&i| old_def.columns[i].generated.is_none());
+    for i in generated.into_iter().rev().chain(plain) {
         let name = &old_def.columns[i].name;
         text = without_column(&text, name)?;
         steps.push(Alter::DropColumn(name.clone()));
@@ -89,6 +117,10 @@ fn attempt(
         .map(Some)
         .collect();
     let added = added_columns(new, new_def, kept)?;
+    if !drops.iter().all(|&i| can_be_dropped(old_def, i)) || !added.iter().all(|c| can_be_added(c))
+    {
+        return None;
+    }
     for column in &added {
         text = with_column(&text, column)?;
         origin.push(None);
@@ -106,6 +138,9 @@ fn attempt(
         names.push(moved.clone());
     }
     let pairs = renamed_tokens(&text, &new.sql, &names)?;
+    if moved.0 != moved.1 && !pairs.iter().any(|(_, b)| b.text == quoted(&moved.1)) {
+        return None;
+    }
     steps.extend(renames(&renamed, &pairs, old_def));
     steps.extend(added.into_iter().map(Alter::AddColumn));
     if moved.0 != moved.1 {
@@ -127,7 +162,7 @@ fn renames(renamed: &[(String, String)], pairs: &[(Token, Token)], old: &TableDe
         };
         match pairs.iter().find(is_it) {
             Some((_, b)) => b.text.to_string(),
-            None => format!("\"{}\"", to.replace('"', "\"\"")),
+            None => quoted(to),
         }
     };
     let mut first = Vec::new();
@@ -155,6 +190,42 @@ fn renames(renamed: &[(String, String)], pairs: &[(Token, Token)], old: &TableDe
         }
     }
     first.into_iter().chain(second).collect()
+}
+
+fn can_be_dropped(def: &TableDef, column: usize) -> bool {
+    let in_key = def.key.iter().any(|part| part.column == column);
+    !in_key && !def.unique.iter().flatten().any(|&c| c == column)
+}
+
+/// ALTER TABLE adds neither keys nor stored columns, and of defaults only
+/// constants.
+fn can_be_added(definition: &str) -> bool {
+    let tokens = tokens(definition);
+    let forbidden = [
+        "PRIMARY",
+        "UNIQUE",
+        "STORED",
+        "CURRENT_TIME",
+        "CURRENT_DATE",
+        "CURRENT_TIMESTAMP",
+    ];
+    if tokens
+        .iter()
+        .any(|token| forbidden.iter().any(|word| token.is(word)))
+    {
+        return false;
+    }
+    let default = tokens.iter().position(|token| token.is("DEFAULT"));
+    let value = default.map_or(&[][..], |at| &tokens[at + 1..]);
+    if !value.first().is_some_and(|token| token.is_punct("(")) {
+        return true;
+    }
+    let value = match value {
+        [_, sign, rest @ ..] if sign.is_punct("-") || sign.is_punct("+") => rest,
+        [_, rest @ ..] => rest,
+        [] => return false,
+    };
+    matches!(value, [_, close, ..] if close.is_punct(")"))
 }
 
 /// The definitions of the columns from `kept` on, as the text has them.
@@ -188,13 +259,21 @@ fn without_column(sql: &str, name: &str) -> Option<String> {
     Some(format!("{}{}", sql.get(..start)?, sql.get(end..)?))
 }
 
+/// As renaming a table always writes its name, and renaming a column sometimes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 fn names(token: &Token, name: &str) -> bool {
     token.name().is_some_and(|n| n.eq_ignore_ascii_case(name))
 }
 
 /// Whether the texts differ by renamed names only.
 pub fn is_renamed(old: &str, new: &str, names: &[(String, String)]) -> bool {
-    renamed_tokens(old, new, names).is_some()
+    let pairs = renamed_tokens(old, new, names);
+    // Which strings in double quotes ALTER repairs depends on what it renames.
+    let repaired = |(a, b): &(Token, Token)| a.name() == b.name();
+    pairs.is_some_and(|pairs| !pairs.iter().any(repaired))
 }
 
 /// The tokens in which the texts differ; None if they differ by more than
@@ -204,19 +283,27 @@ fn renamed_tokens<'a>(
     new: &'a str,
     renamed: &[(String, String)],
 ) -> Option<Vec<(Token<'a>, Token<'a>)>> {
-    let (old, new) = (tokens(old), tokens(new));
-    if old.len() != new.len() {
+    let (old_tokens, new_tokens) = (tokens(old), tokens(new));
+    if old_tokens.len() != new_tokens.len() {
         return None;
     }
     let mut pairs = Vec::new();
-    for (a, b) in old.into_iter().zip(new) {
+    let (mut old_end, mut new_end) = (0, 0);
+    for (a, b) in old_tokens.into_iter().zip(new_tokens) {
+        // White space and comments stay as they are.
+        if old.get(old_end..a.at) != new.get(new_end..b.at) {
+            return None;
+        }
+        (old_end, new_end) = (a.at + a.text.len(), b.at + b.text.len());
         if a.text == b.text {
             continue;
         }
         let (from, to) = (a.name()?, b.name()?);
         let quotes_only = from == to && a.kind != Kind::Word;
         let is_it = |(x, y): &(String, String)| x.eq_ignore_ascii_case(&from) && *y == to;
-        if !quotes_only && !renamed.iter().any(is_it) {
+        // A name in quotes keeps some, and these are double ones.
+        let kept_quotes = a.kind == Kind::Word || b.kind != Kind::Word;
+        if !kept_quotes || !quotes_only && !renamed.iter().any(is_it) {
             return None;
         }
         pairs.push((a, b));
@@ -290,8 +377,41 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_leaves_rows_in_place() {
+        let sql = |name: &str| {
+            format!(
+                "CREATE TABLE t(c0 INTEGER PRIMARY KEY DESC, {name} INTEGER, g INT AS (length(c3)), \
+                 c2 INT DEFAULT 'd', c3 COLLATE binary, c4, CHECK(c0 IS NOT 'never, ('))"
+            )
+        };
+        let steps = steps(&sql("c1"), &sql("n9")).unwrap();
+        assert_eq!(steps, [rename("c1", "n9")]);
+    }
+
+    #[test]
+    fn a_name_that_is_still_there_was_not_renamed() {
+        let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, c)").unwrap();
+        assert_eq!(
+            steps,
+            [Alter::DropColumn("a".into()), Alter::AddColumn("c".into())]
+        );
+    }
+
+    #[test]
+    fn what_reads_a_column_goes_first() {
+        let old = "CREATE TABLE t(a, b, g AS (b), h AS (g))";
+        let steps = steps(old, "CREATE TABLE t(a)").unwrap();
+        let drop = |name: &str| Alter::DropColumn(name.into());
+        assert_eq!(steps, [drop("h"), drop("g"), drop("b")]);
+    }
+
+    #[test]
     fn exchanged_names_go_by_way_of_others() {
-        let steps = steps("CREATE TABLE t(a, b)", "CREATE TABLE t(b, a)").unwrap();
+        let steps = steps(
+            "CREATE TABLE t(a, b, UNIQUE(a, b))",
+            "CREATE TABLE t(b, a, UNIQUE(b, a))",
+        )
+        .unwrap();
         assert_eq!(
             steps,
             [
@@ -310,8 +430,13 @@ mod tests {
             "CREATE TABLE t(a INT, b)",
             "CREATE TABLE t(a, b) STRICT",
             "CREATE TABLE t(a, b, CHECK(a))",
-            "CREATE TABLE t(c, a, b)",
+            "CREATE TABLE t(c UNIQUE, a, b)",
             "CREATE TABLE t(a UNIQUE, b)",
+            "CREATE TABLE t(a, b, c UNIQUE)",
+            "CREATE TABLE t(a, b, c DEFAULT (1+1))",
+            "CREATE TABLE t(a, b, c AS (a) STORED)",
+            "CREATE TABLE t(a, b, c DEFAULT CURRENT_TIME)",
+            "CREATE TABLE t(b UNIQUE)",
         ] {
             assert_eq!(steps(old, new), None, "{new}");
         }

@@ -92,6 +92,7 @@ impl SchemaChange {
                     let names = [(old.name.clone(), found.name.clone())];
                     twin(&base, found).is_none()
                         && twin(&new, old).is_none()
+                        && self.has_its_pages(old, found)
                         && is_renamed(&old.sql, &found.sql, &names)
                 })
             });
@@ -104,6 +105,19 @@ impl SchemaChange {
                 new: found.clone(),
             });
         }
+    }
+
+    /// Whether a shadow table of the one is where that of the other was: two
+    /// virtual tables can have the same definition.
+    fn has_its_pages(&self, old: &Object, new: &Object) -> bool {
+        let taken = |pair: &VirtualPair| std::ptr::eq(&*pair.new, new);
+        let stayed = |table: &&Arc<Object>| {
+            let suffix = shadow::suffix(&table.name, &old.name).unwrap_or_default();
+            let renamed = format!("{}_{suffix}", new.name);
+            let found = self.new.find(Kind::Table, &renamed);
+            owned(&self.base, table, old) && found.is_some_and(|n| n.root == table.root)
+        };
+        !self.virtuals.iter().any(taken) && tables(&self.base).any(|t| stayed(&t))
     }
 
     /// A virtual table takes its shadow tables along.
@@ -143,7 +157,12 @@ impl SchemaChange {
             let shadow = self.renamed.iter().find(|(from, _)| *from == old.name);
             let candidate = match shadow {
                 Some((_, to)) => new.find(Kind::Table, to),
-                None => tables(&new).find(|t| t.root == old.root && twin(&base, t).is_none()),
+                // Shadow tables follow their virtual table, and nothing else.
+                None if shadow::owner(&base, old).is_some() => None,
+                None => tables(&new).find(|t| {
+                    let free = twin(&base, t).is_none() && shadow::owner(&new, t).is_none();
+                    t.root == old.root && free
+                }),
             };
             let explained = candidate.and_then(|c| Some((c, explain(old, c, &self.renamed)?)));
             match explained {

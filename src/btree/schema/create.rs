@@ -1,7 +1,8 @@
 //! CREATE TABLE, as far as rows depend on it: which columns are stored, in
 //! which order, and what names a row.
 
-use super::token::{Kind, Token, tokens};
+use super::parser::{Listed, Parser};
+use super::token::Kind;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -80,18 +81,6 @@ impl TableDef {
     }
 }
 
-/// The parenthesised list of PRIMARY KEY, UNIQUE or an index: its columns,
-/// None for an expression, with the collations that are stated.
-pub struct Listed {
-    pub column: Option<String>,
-    pub collation: Option<String>,
-}
-
-pub struct Parser<'a> {
-    tokens: Vec<Token<'a>>,
-    at: usize,
-}
-
 /// The words that end a column's type.
 const CONSTRAINTS: [&str; 12] = [
     "CONSTRAINT",
@@ -108,71 +97,7 @@ const CONSTRAINTS: [&str; 12] = [
     "ON",
 ];
 
-impl<'a> Parser<'a> {
-    pub fn new(sql: &'a str) -> Parser<'a> {
-        Parser {
-            tokens: tokens(sql),
-            at: 0,
-        }
-    }
-
-    pub fn peek(&self) -> Option<&Token<'a>> {
-        self.tokens.get(self.at)
-    }
-
-    pub fn next(&mut self) -> Option<Token<'a>> {
-        let token = self.tokens.get(self.at).copied();
-        self.at += 1;
-        token
-    }
-
-    pub fn take(&mut self, keyword: &str) -> bool {
-        let is_it = self.peek().is_some_and(|t| t.is(keyword));
-        self.at += usize::from(is_it);
-        is_it
-    }
-
-    pub fn take_punct(&mut self, punct: &str) -> bool {
-        let is_it = self.peek().is_some_and(|t| t.is_punct(punct));
-        self.at += usize::from(is_it);
-        is_it
-    }
-
-    fn at_punct(&self, punct: &str) -> bool {
-        self.peek().is_some_and(|t| t.is_punct(punct))
-    }
-
-    /// `[IF NOT EXISTS] [schema.] name`
-    pub fn object_name(&mut self) -> Option<String> {
-        if self.take("IF") && !(self.take("NOT") && self.take("EXISTS")) {
-            return None;
-        }
-        let name = self.next()?.name()?;
-        if self.take_punct(".") {
-            return self.next()?.name();
-        }
-        Some(name)
-    }
-
-    /// Skips a parenthesised group, if one comes next.
-    fn skip_group(&mut self) -> Option<()> {
-        let mut depth = 0usize;
-        while let Some(token) = self.peek() {
-            if token.is_punct("(") {
-                depth += 1;
-            } else if depth == 0 {
-                return Some(());
-            } else if token.is_punct(")") {
-                depth -= 1;
-            }
-            self.at += 1;
-            if depth == 0 {
-                return Some(());
-            }
-        }
-        (depth == 0).then_some(())
-    }
-
+impl Parser<'_> {
     fn table(mut self) -> Option<TableDef> {
         if !self.take("CREATE") {
             return None;
@@ -220,16 +145,12 @@ impl<'a> Parser<'a> {
             collation: "BINARY".to_string(),
             at,
         };
-        let own = vec![Listed {
-            column: Some(column.name.clone()),
-            collation: None,
-        }];
         while let Some(token) = self.next() {
             if token.is_punct(",") || token.is_punct(")") {
-                self.at -= 1;
+                self.back();
                 break;
             } else if token.is_punct("(") {
-                self.at -= 1;
+                self.back();
                 self.skip_group()?;
             } else if token.is("CONSTRAINT") {
                 self.next()?;
@@ -250,7 +171,7 @@ impl<'a> Parser<'a> {
                     column.generated = Some(Generated::Stored);
                 }
             } else if token.is("UNIQUE") {
-                building.unique.push(vec![own[0].column.clone()?]);
+                building.unique.push(vec![column.name.clone()]);
             } else if token.is("PRIMARY") {
                 let descending = {
                     self.take("KEY");
@@ -258,7 +179,7 @@ impl<'a> Parser<'a> {
                 };
                 building.alias = !descending && declared.eq_ignore_ascii_case("INTEGER");
                 building.key = Some(vec![Listed {
-                    column: own[0].column.clone(),
+                    column: Some(column.name.clone()),
                     collation: None,
                 }]);
             } else if token.is("AUTOINCREMENT") {
@@ -280,7 +201,7 @@ impl<'a> Parser<'a> {
                 break;
             }
             words.push(token.text);
-            self.at += 1;
+            self.next();
         }
         if self.peek().is_some_and(|t| t.is("AS")) {
             let lower: Vec<_> = words.iter().map(|w| w.to_ascii_lowercase()).collect();
@@ -293,9 +214,9 @@ impl<'a> Parser<'a> {
         }
         let mut declared = words.join(" ");
         if self.at_punct("(") && !words.is_empty() {
-            let from = self.at;
+            let from = self.at();
             self.skip_group()?;
-            declared.extend(self.tokens[from..self.at].iter().map(|t| t.text));
+            declared.extend(self.since(from).iter().map(|t| t.text));
         }
         Some(declared)
     }
@@ -306,7 +227,7 @@ impl<'a> Parser<'a> {
             if token.is_punct(")") {
                 return Some(());
             } else if token.is_punct("(") {
-                self.at -= 1;
+                self.back();
                 self.skip_group()?;
             } else if token.is("CONSTRAINT") || token.is("REFERENCES") {
                 self.next()?;
@@ -336,49 +257,6 @@ impl<'a> Parser<'a> {
         let (listed, autoincrement) = self.list()?;
         building.autoincrement |= autoincrement;
         Some(listed)
-    }
-
-    /// A parenthesised list of indexed columns.
-    pub fn list(&mut self) -> Option<(Vec<Listed>, bool)> {
-        let mut autoincrement = false;
-        if !self.take_punct("(") {
-            return None;
-        }
-        let mut listed = Vec::new();
-        loop {
-            let first = self.next()?;
-            let mut one = Listed {
-                column: first.name(),
-                collation: None,
-            };
-            if first.is_punct("(") {
-                self.at -= 1;
-                self.skip_group()?;
-            }
-            loop {
-                let token = self.next()?;
-                if token.is_punct(",") {
-                    break;
-                } else if token.is_punct(")") {
-                    listed.push(one);
-                    return Some((listed, autoincrement));
-                } else if token.is("COLLATE") {
-                    one.collation = Some(self.next()?.name()?);
-                } else if token.is("AUTOINCREMENT") {
-                    autoincrement = true;
-                } else if !["ASC", "DESC", "NULLS", "FIRST", "LAST"]
-                    .iter()
-                    .any(|w| token.is(w))
-                {
-                    one.column = None;
-                    if token.is_punct("(") {
-                        self.at -= 1;
-                        self.skip_group()?;
-                    }
-                }
-            }
-            listed.push(one);
-        }
     }
 
     fn options(&mut self, building: &mut Building) -> Option<()> {

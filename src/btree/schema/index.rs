@@ -1,6 +1,6 @@
 //! CREATE INDEX, as far as the order of row changes depends on it.
 
-use super::create::Parser;
+use super::parser::Parser;
 
 /// What a unique index forbids to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]

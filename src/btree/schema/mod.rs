@@ -5,5 +5,6 @@ pub mod compare;
 pub mod create;
 pub mod index;
 pub mod objects;
+pub mod parser;
 pub mod shadow;
 pub mod token;
