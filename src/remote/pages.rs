@@ -103,7 +103,8 @@ impl Steps {
         page1[32..40].fill(0);
         self.page(1, &page1);
         let growth = target.saturating_sub(page_count);
-        let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS).max(1);
+        // One row of the last table is for the remainder.
+        let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS - 1).max(1);
         for table in 0..tables {
             self.add(format!("CREATE TABLE {name}{table}(x)"), Vec::new());
         }
