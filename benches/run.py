@@ -66,8 +66,7 @@ class Bench:
         sql.execute("CREATE TABLE item(id INTEGER PRIMARY KEY, grp INTEGER NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL)",
                     "CREATE INDEX item_name ON item(name)",
                     "CREATE TABLE probe(id INTEGER PRIMARY KEY, note TEXT)")
-        for first in range(0, WAYS = {"eager": {}, "optimistic": {"write_lock": "optimistic"}, "rows": {"write_path": "rows"}}
-ROWS, ROWS_PER_COMMIT):
+        for first in range(0, ROWS, ROWS_PER_COMMIT):
             sql.execute(f"""
                 WITH RECURSIVE n(i) AS
                     (VALUES({first + 1}) UNION ALL SELECT i + 1 FROM n WHERE i < {first + ROWS_PER_COMMIT})
@@ -207,7 +206,6 @@ ROWS, ROWS_PER_COMMIT):
                     self.goals.add(f"write, {title}, {name}: round trips", trips[name], most=most)
                 else:
                     self.goals.add(f"write, {title}, {name}: ms beyond one INSERT", far[name] - first[name], most=10)
-
 
     def write_sizes(self, primary):
         """One INSERT of so many rows, at no distance, and the sync that follows it."""

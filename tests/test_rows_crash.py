@@ -10,7 +10,7 @@ from harness.host import DEFAULTS, replica_uri
 from harness.paths import LIB, PYTHON
 from harness.shell import python, shell
 
-KILLS = 160
+KILLS = 60  # of each kind
 PROGRAM = f"""
 import random, sqlite3, sys
 loader = sqlite3.connect(":memory:")
@@ -79,15 +79,15 @@ def same_rows(path, primary, tmp_path):
         file.unlink()
 
 
-@pytest.mark.parametrize("live", [0, 1])
-def test_kills(live, new_primary, tmp_path):
+@pytest.mark.parametrize("live, lock", [(0, "eager"), (1, "eager"), (0, "optimistic")])
+def test_kills(live, lock, new_primary, tmp_path):
     rng = random.Random(30 + live)
     primary = new_primary(SEED)
     path = tmp_path / "app.db"
-    uri = replica_uri(path, primary.url, live=live)
+    uri = replica_uri(path, primary.url, live=live, write_lock=lock)
     python(f"open_replica({str(path)!r}, {primary.url!r}).close()")
     acknowledged, pending, unanswered = 0, 0, 0
-    for kill in range(KILLS // 2):
+    for kill in range(KILLS):
         program = subprocess.Popen([PYTHON, "-c", PROGRAM, uri, str(kill)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = program.stdout.readline()
         assert line.startswith("ready"), program.stderr.read()
