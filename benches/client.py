@@ -67,6 +67,8 @@ def batch(hrana, statements, baton=None, close=True):
 
 INSERT = "INSERT INTO account(balance, note) VALUES (?, ?)"
 UPDATE = "UPDATE account SET balance = balance + 1 WHERE id = ?"
+FILL = ("INSERT INTO account(balance, note) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        "SELECT i, 'one of many' FROM n")
 TEN = [(INSERT, (n, "one of ten")) for n in range(10)]
 FIVE = [(UPDATE, (n,)) for n in range(1, 6)]
 THOUSAND = [(n, "one of a thousand") for n in range(1000)]
@@ -126,6 +128,8 @@ def answer(client, command, *args):
         if isinstance(client, Hrana):
             return timed(HRANA_WORKLOADS[args[0]], client)
         return timed(WORKLOADS[args[0]], client.db)
+    if command == "fill":
+        return timed(client.db.execute, FILL, args)
     if command == "memory":  # peak, in MB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     raise ValueError(command)

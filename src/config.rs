@@ -238,21 +238,6 @@ impl Options {
     }
 }
 
-impl Options {
-    /// Refuses what this version does not do yet, rather than ignoring it.
-    pub fn check_available(&self) -> Result<()> {
-        let missing = |what: &str| {
-            Err(Error::Config(format!(
-                "{what} is not available in this version of libreplica"
-            )))
-        };
-        if self.write_path == WritePath::Rows {
-            return missing("write_path: shipping rows");
-        }
-        Ok(())
-    }
-}
-
 /// `env:NAME` and `file:PATH` keep a value out of URIs and process lists.
 fn resolve(name: &str, value: &str) -> Result<String> {
     if let Some(variable) = value.strip_prefix("env:") {

@@ -2,9 +2,9 @@
 //!
 //! A loadable extension. Reading direction, each floor importing only from
 //! those below: this entry point; `functions`, the SQL surface, and `vfs`;
-//! `replica`, one database's life; `remote`, the primary's protocols, and
-//! `btree`, a database's schema in its pages, `wal`, the log's formats, and
-//! `crypt`, encrypted files; `config`, `error`, `log`, `ffi`.
+//! `replica`, one database's life; `remote`, the primary's protocols, `rows`,
+//! row changes as SQL, `wal`, the log's formats, and `crypt`, encrypted files;
+//! `btree`, pages to row changes; `config`, `error`, `log`, `ffi`.
 #![deny(unsafe_code)]
 
 mod btree;
@@ -16,8 +16,19 @@ mod functions;
 mod log;
 mod remote;
 mod replica;
+mod rows;
 mod vfs;
 mod wal;
+
+/// For tests and tools of this repository; no part of the library's surface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::btree::{
+        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode, follow,
+    };
+    pub use crate::error::{Error, Result};
+    pub use crate::rows::{Statement, plan};
+}
 
 use std::ffi::{c_char, c_int};
 

@@ -6,7 +6,7 @@ import pytest
 pytest.register_assert_rewrite("harness")
 
 from harness.faults import FaultProxy
-from harness.host import Host
+from harness.host import DEFAULTS, Host
 from harness.paths import SO, SQLD
 from harness.peer import History, ScriptedPeer
 from harness.primary import Primary
@@ -27,6 +27,13 @@ def pytest_configure(config):
     for needed in (SO, SQLD):
         if not needed.exists():
             raise pytest.UsageError(f"{needed} is missing (tests/setup.sh, cargo build --release)")
+
+
+@pytest.fixture(params=["pages", "rows"])
+def write_path(request, monkeypatch):
+    """A test, or with `usefixtures` all of a file, once for each way in which commits are shipped."""
+    monkeypatch.setitem(DEFAULTS, "write_path", request.param)
+    return request.param
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from harness.primary import eventually
 from harness.shell import python, stock
 from harness.wire import Puller
 
+pytestmark = pytest.mark.usefixtures("write_path")
 WRITE = "INSERT INTO users(name) VALUES('x')"
 COUNT = "SELECT count(*) FROM users"
 

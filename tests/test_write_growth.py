@@ -3,6 +3,7 @@ import pytest
 from harness.check import identical
 from harness.host import SqlError
 
+pytestmark = pytest.mark.usefixtures("write_path")
 FILL = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
         "INSERT INTO t(x) SELECT randomblob(?) FROM n")
 
@@ -67,10 +68,11 @@ def test_one_page_at_a_time_with_a_full_schema(db):
     same(db)
 
 
-def test_a_transaction_of_100_mb(host, db):
+def test_a_transaction_of_100_mb(host, db, write_path):
     db(FILL, 26000, 4000)
     assert db.one("PRAGMA page_count") > 25000
-    assert host.peak_mb() < 200
+    # As rows, all that changed is in memory once.
+    assert host.peak_mb() < (200 if write_path == "pages" else 400)
     same(db)
     db("UPDATE t SET x = randomblob(3999)")
     same(db)

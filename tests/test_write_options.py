@@ -7,6 +7,7 @@ from harness.check import identical, in_words, refused
 from harness.host import BUSY_SNAPSHOT, SqlError
 from harness.shell import sidecars, stock
 
+pytestmark = pytest.mark.usefixtures("write_path")
 FIFTY = [("INSERT INTO users(name, email) VALUES(?, ?)", f"n{n}", "x" * 300) for n in range(50)]
 
 
@@ -66,6 +67,7 @@ def test_optimistic_is_eager_for_a_while_after_a_conflict(host, path, primary, n
     identical(path, primary)
 
 
+@pytest.mark.parametrize("write_path", ["pages"], indirect=True)
 def test_an_own_commit_is_not_pulled_back(host, path, primary, new_proxy):
     proxy = new_proxy(primary.url)
     db = host.open(path, proxy.url)

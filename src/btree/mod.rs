@@ -1,8 +1,20 @@
-//! What a database's pages say of its schema. Pure: no I/O of its own, no SQL,
-//! no network; pages that are no database are an error, never a panic or a loop.
+//! Logical decoding: a SQLite transaction given as pages, answered as changes
+//! of rows and of the schema. Pure: no I/O of its own, no SQL, no network.
 //!
-//! Source: the SQLite file format document; each part names its section.
+//! `Known` is what is known of the base state: its schema, and which b-tree
+//! every page belongs to. `decode` reads from there what a transaction's pages
+//! mean, and answers the `Step` that brings `Known` to the new state;
+//! `follow` does that alone, for commits that came from elsewhere.
+//!
+//! Sources: the SQLite file format document; each part names its section.
 
+mod decode;
+mod diff;
+mod explore;
+mod gather;
+mod known;
+mod layout;
+mod overflow;
 mod page;
 mod record;
 pub mod schema;
@@ -10,8 +22,10 @@ mod value;
 mod varint;
 mod view;
 
-#[cfg(test)]
-pub use value::Value;
+pub use decode::{Decoded, TableRows, decode, follow};
+pub use diff::{Row, RowChange};
+pub use known::{Known, SchemaPages, Step};
+pub use value::{Encoding, Value};
 pub use view::{Pages, Side};
 
 use crate::error::Error;

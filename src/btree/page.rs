@@ -30,6 +30,8 @@ pub struct BtreePage<'a> {
 /// A cell; its payload goes on at `overflow` if it does not fit.
 #[derive(Debug)]
 pub struct Cell<'a> {
+    /// 0 in index b-trees.
+    pub rowid: i64,
     pub payload_len: u64,
     pub local: &'a [u8],
     pub overflow: Option<u32>,
@@ -99,8 +101,10 @@ impl<'a> BtreePage<'a> {
         }
         let (payload_len, n) = varint::read(bytes).ok_or_else(truncated)?;
         bytes = &bytes[n..];
+        let mut rowid = 0;
         if self.kind == TreeKind::Table {
-            let (_rowid, n) = varint::read(bytes).ok_or_else(truncated)?;
+            let (id, n) = varint::read(bytes).ok_or_else(truncated)?;
+            rowid = id as i64;
             bytes = &bytes[n..];
         }
         let local_len = self.local_len(payload_len);
@@ -112,6 +116,7 @@ impl<'a> BtreePage<'a> {
             Some(u32_be(next))
         };
         Ok(Cell {
+            rowid,
             payload_len,
             local,
             overflow,
@@ -165,7 +170,7 @@ mod tests {
         let page = BtreePage::parse(2, &bytes, 512).unwrap();
         assert!(page.leaf && page.kind == TreeKind::Table && page.cells == 1);
         let cell = page.cell(0).unwrap();
-        assert_eq!(cell.payload_len, 3);
+        assert_eq!((cell.rowid, cell.payload_len), (7, 3));
         assert_eq!((cell.local, cell.overflow), (&[2u8, 1, 9][..], None));
     }
 
@@ -175,7 +180,7 @@ mod tests {
         let bytes = leaf();
         let page = BtreePage::parse(2, &bytes, 512).unwrap();
         assert_eq!(page.local_len(477), 477);
-        // 39 + (478 - 39) % 508 would not fit either.
+        // What fills the last overflow page would not fit here: 478 > 477.
         assert_eq!(page.local_len(478), 39);
         assert_eq!(page.local_len(39 + 508), 39);
         assert_eq!(page.local_len(39 + 508 + 438), 39 + 438);

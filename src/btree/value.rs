@@ -51,6 +51,23 @@ impl Value {
             _ => None,
         }
     }
+
+    /// Appends bytes that two values have in common only if they are equal.
+    pub fn write_key(&self, out: &mut Vec<u8>) {
+        let mut bytes = |tag: u8, bytes: &[u8]| {
+            out.push(tag);
+            out.extend((bytes.len() as u64).to_be_bytes());
+            out.extend(bytes);
+        };
+        match self {
+            Value::Null => bytes(0, &[]),
+            Value::Int(i) => bytes(1, &(i ^ i64::MIN).to_be_bytes()),
+            Value::Real(r) => bytes(2, &r.to_bits().to_be_bytes()),
+            Value::Text(t) => bytes(3, t.as_bytes()),
+            Value::RawText(t) => bytes(4, t),
+            Value::Blob(b) => bytes(5, b),
+        }
+    }
 }
 
 /// None for what is no UTF-16, and for the two characters that SQLite turns

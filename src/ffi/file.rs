@@ -119,6 +119,21 @@ pub enum FileKind {
     Database,
     Wal,
     Journal,
+    /// Pages of a replica as they were (`replica/undo.rs`): to the VFS a journal.
+    Undo,
+}
+
+impl FileKind {
+    /// The path of the file that belongs to a database.
+    pub fn path(self, db_path: &str) -> String {
+        let suffix = match self {
+            FileKind::Database => "",
+            FileKind::Wal => "-wal",
+            FileKind::Journal => "-journal",
+            FileKind::Undo => "-replica-undo",
+        };
+        format!("{db_path}{suffix}")
+    }
 }
 
 /// A file name as `xOpen` wants it (sqlite3_create_filename).
@@ -174,7 +189,10 @@ unsafe impl Send for OsFile {}
 impl OsFile {
     /// Opens `path` (of the kind's own: `app.db`, `app.db-wal`), creating it on request.
     pub fn open(vfs: &BaseVfs, db_path: &str, kind: FileKind, create: bool) -> Result<OsFile> {
-        let name = Filename::new(db_path)?;
+        let name = Filename::new(&match kind {
+            FileKind::Undo => kind.path(db_path),
+            _ => db_path.to_string(),
+        })?;
         let (path, kind_flag) = match kind {
             FileKind::Database => (name.0.cast_const(), sql::SQLITE_OPEN_MAIN_DB),
             // SAFETY: a name made by sqlite3_create_filename has both companions.
@@ -182,6 +200,8 @@ impl OsFile {
                 unsafe { sql::sqlite3_filename_wal(name.0) },
                 sql::SQLITE_OPEN_WAL,
             ),
+            // The unix VFS gives it the permissions of what its name begins with.
+            FileKind::Undo => (name.0.cast_const(), sql::SQLITE_OPEN_MAIN_JOURNAL),
             FileKind::Journal => (
                 // SAFETY: as above.
                 unsafe { sql::sqlite3_filename_journal(name.0) },
@@ -197,11 +217,7 @@ impl OsFile {
         let rc = vfs.open(path, file, flags, &mut out_flags);
         // SAFETY: xOpen left either null or a method table; Real is made only for an open file.
         let opened = unsafe { !(*file).pMethods.is_null() };
-        let shown = match kind {
-            FileKind::Database => db_path.to_string(),
-            FileKind::Wal => format!("{db_path}-wal"),
-            FileKind::Journal => format!("{db_path}-journal"),
-        };
+        let shown = kind.path(db_path);
         // SAFETY: as just checked.
         let real = opened.then(|| unsafe { Real::new(file) });
         match real {

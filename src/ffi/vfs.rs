@@ -81,11 +81,20 @@ impl BaseVfs {
 
     /// Deletes a file and syncs its folder; a file that is not there is no error.
     pub fn delete(&self, path: &str) -> Result<()> {
+        self.unlink(path, true)
+    }
+
+    /// The same, and a crash may bring it back.
+    pub fn discard(&self, path: &str) -> Result<()> {
+        self.unlink(path, false)
+    }
+
+    fn unlink(&self, path: &str, sync: bool) -> Result<()> {
         let name = c_path(path)?;
         // SAFETY: a NUL-terminated name.
         let rc = unsafe {
             match (*self.0).xDelete {
-                Some(delete) => delete(self.0, name.as_ptr(), 1),
+                Some(delete) => delete(self.0, name.as_ptr(), sync.into()),
                 None => sql::SQLITE_IOERR_DELETE,
             }
         };

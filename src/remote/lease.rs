@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hrana::{Failure, Stream, close, execute, executed, pipeline, stmt};
-use super::hrana_wire::{SqlError, StmtResult, Value, ValueKind};
+use super::hrana_wire::{SqlError, StmtResult, ValueKind};
 use super::http::Http;
+use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::wal::Page;
 
@@ -21,6 +22,8 @@ pub struct Lease {
     pub(super) page1: Option<Box<Page>>,
     pub(super) version: u32,
     pub(super) data_version: i64,
+    /// Commits upon it go as rows: it is to be so, or there is no other way.
+    rows: bool,
 }
 
 /// A stream that may ship the next transaction in one request, as long as
@@ -31,11 +34,17 @@ pub struct Kept {
     pub frame_no: Option<u64>,
     pub(super) data_version: i64,
     pub(super) used: Instant,
+    /// It has shipped rows, and can ship no pages: its connection has parsed some.
+    pub(super) rows: bool,
 }
 
 impl Kept {
     pub fn is_fresh(&self) -> bool {
         self.used.elapsed() < STREAM_LIFE
+    }
+
+    pub fn is_for_rows(&self) -> bool {
+        self.rows
     }
 }
 
@@ -50,6 +59,11 @@ impl Lease {
         self.frame_no.is_none()
     }
 
+    /// Commits go as rows.
+    pub fn is_for_rows(&self) -> bool {
+        self.rows
+    }
+
     /// Whether its page 1 is this one.
     pub fn has_page1(&self, page: &Page) -> bool {
         self.page1.as_deref() == Some(page)
@@ -57,52 +71,49 @@ impl Lease {
 }
 
 /// BEGIN IMMEDIATE on a stream of its own, and what a writer has to know.
-pub(super) fn begin(http: &Arc<Http>) -> Result<Lease> {
+pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
     let mut stream = Stream::default();
-    let requests = vec![
-        execute(stmt("BEGIN IMMEDIATE", Vec::new(), false)),
-        execute(stmt(
-            "SELECT data, sqlite_version() FROM sqlite_dbpage WHERE pgno=1",
-            Vec::new(),
-            true,
-        )),
-        execute(stmt(
-            "SELECT data_version FROM pragma_data_version",
-            Vec::new(),
-            true,
-        )),
+    let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
+    let mut requests = vec![
+        ask("BEGIN IMMEDIATE"),
+        ask("SELECT data_version FROM pragma_data_version"),
     ];
+    if path != WritePath::Rows {
+        requests.push(ask(
+            "SELECT data, sqlite_version() FROM sqlite_dbpage WHERE pgno=1",
+        ));
+    }
+    if path != WritePath::Pages {
+        // What cascades do is among the rows. It has no effect within a transaction.
+        requests.insert(0, ask("PRAGMA foreign_keys=off"));
+    }
     let results = pipeline(http, &mut stream, requests).map_err(Failure::into_error)?;
     let mut results = results.into_iter();
+    let unbound = match path {
+        WritePath::Pages => None,
+        _ => executed(results.next())?.err(),
+    };
     let begun = executed(results.next())?;
-    let page = executed(results.next())?;
     let version = executed(results.next())?;
-    let begun = match begun {
-        Ok(begun) => begun,
+    let mut lease = Lease::unusable(stream);
+    match begun {
+        Ok(begun) => lease.frame_no = begun.replication_index,
         Err(error) => {
-            let lease = Lease::unusable(stream);
             lease.release(http);
             return Err(error.into_error());
         }
-    };
-    let mut lease = Lease::unusable(stream);
-    lease.frame_no = begun.replication_index;
+    }
     let usable = (|| {
-        let page = page.map_err(|error| no_dbpage(&error))?;
         let version = version.map_err(SqlError::into_error)?;
-        lease.page1 = first_page(&page);
-        if lease.page1.is_some() {
-            lease.version = text(&page, 1)
-                .and_then(|v| version_number(&v))
-                .ok_or_else(garbled)?;
-        }
-        lease.data_version = match version.rows.first().and_then(|r| r.values.first()) {
-            Some(Value {
-                kind: Some(ValueKind::Integer(n)),
-            }) => *n,
-            _ => return Err(garbled()),
+        lease.data_version = data_version(Some(&version)).ok_or_else(garbled)?;
+        lease.rows = match path {
+            WritePath::Rows => true,
+            _ => lease.take_page1(executed(results.next())?, path)?,
         };
-        Ok(())
+        match unbound.filter(|_| lease.rows) {
+            Some(error) => Err(error.into_error()),
+            None => Ok(()),
+        }
     })();
     match usable {
         Ok(()) => Ok(lease),
@@ -110,6 +121,36 @@ pub(super) fn begin(http: &Arc<Http>) -> Result<Lease> {
             lease.release(http);
             Err(e)
         }
+    }
+}
+
+/// The answer to a question for the data version.
+pub(super) fn data_version(told: Option<&StmtResult>) -> Option<i64> {
+    match told?.rows.first()?.values.first()?.kind {
+        Some(ValueKind::Integer(n)) => Some(n),
+        _ => None,
+    }
+}
+
+impl Lease {
+    /// Takes in page 1; true if the primary has no pages to give, and needs none.
+    fn take_page1(
+        &mut self,
+        page: std::result::Result<StmtResult, SqlError>,
+        path: WritePath,
+    ) -> Result<bool> {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if path == WritePath::Auto && lacks_dbpage(&error) => return Ok(true),
+            Err(error) => return Err(no_dbpage(&error)),
+        };
+        self.page1 = first_page(&page);
+        if self.page1.is_some() {
+            self.version = text(&page, 1)
+                .and_then(|v| version_number(&v))
+                .ok_or_else(garbled)?;
+        }
+        Ok(false)
     }
 }
 
@@ -122,14 +163,19 @@ impl Lease {
             page1: None,
             version: 0,
             data_version: 0,
+            rows: false,
         }
     }
 }
 
+fn lacks_dbpage(error: &SqlError) -> bool {
+    error.message.contains("no such table")
+}
+
 fn no_dbpage(error: &SqlError) -> Error {
-    if error.message.contains("no such table") {
+    if lacks_dbpage(error) {
         return Error::ReadOnly(
-            "this primary takes no pages (it was built without sqlite_dbpage), so commits cannot be shipped to it; replica_exec works".into(),
+            "this primary takes no pages (it was built without sqlite_dbpage), so commits cannot be shipped to it with write_path=pages; auto or rows can, and replica_exec works".into(),
         );
     }
     error.clone().into_error()

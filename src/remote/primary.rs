@@ -1,8 +1,7 @@
-//! Writing at a libSQL primary: its write lock, a transaction's pages, and
-//! what became of a commit whose answer was lost.
+//! Writing at a libSQL primary: its write lock, and a transaction's pages.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -11,22 +10,26 @@ use super::hrana::{
 };
 use super::hrana_wire::SqlError;
 use super::http::Http;
-use super::lease::{Kept, Lease, begin};
+use super::lease::{Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name};
-use super::program::{Program, first_failure};
+use super::program::{Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
 use super::wal_log::WalLog;
-use super::{Head, PageSink, Position, Pull, Remote};
+use super::{Head, Remote};
+use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::thread;
-use crate::wal::{PAGE_SIZE, Page};
+use crate::wal::PAGE_SIZE;
+
+/// Pages of one request.
+const REQUEST_PAGES: usize = 4096;
 
 /// The primary as a writer needs it.
 pub struct Primary {
-    http: Arc<Http>,
-    log: Mutex<WalLog>,
+    pub(super) http: Arc<Http>,
+    pub(super) log: Mutex<WalLog>,
 }
 
 impl Primary {
@@ -39,14 +42,14 @@ impl Primary {
         self.log.lock().hello()
     }
 
-    /// Takes the write lock. While somebody else has it, `wait` is asked again
-    /// and again whether to go on.
-    pub fn lock(&self, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
+    /// Takes the write lock, for a transaction that will be shipped that way.
+    /// While somebody else has it, `wait` is asked again and again whether to go on.
+    pub fn lock(&self, path: WritePath, wait: &mut dyn FnMut() -> bool) -> Result<Lease> {
         let (mailbox, http) = (Mailbox::default(), self.http.clone());
         let sender = mailbox.clone();
         thread::spawn("libreplica-lock", move || {
             // Nobody waits any more: the lock goes back at once.
-            if let Some(Ok(lease)) = sender.put(begin(&http)) {
+            if let Some(Ok(lease)) = sender.put(begin(&http, path)) {
                 lease.release(&http);
             }
         })
@@ -194,13 +197,14 @@ impl Primary {
         let base = base.ok_or_else(|| Error::Internal("a lock upon an empty primary".into()))?;
         let (before, after) = transaction.sizes();
         let mut pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, lease.stream, transaction);
+        let mut program = Program::new(&self.http, lease.stream);
         if after == before {
             program.steps.guard_size(after);
         }
-        program.prove();
+        program.prove(transaction.proofs());
         if after != before {
-            program.grow(base);
+            let growth = program.steps.grow(base, before, after, &unused_name());
+            program.special.growth = Some(growth);
             pages.extend(transaction.schema_edge()?);
             pages.push(1);
             pages.sort_unstable();
@@ -208,7 +212,8 @@ impl Primary {
         }
         // The connection there has parsed pages that are other ones now.
         let keep = keep && after == before && !transaction.changes_schema();
-        let done = program.run(&pages, keep, false)?;
+        program.write(transaction, &pages)?;
+        let done = program.commit(keep, vec![log_end()])?;
         let page1 = match pages.first() {
             Some(1) => {
                 let mut image = Box::new([0; PAGE_SIZE]);
@@ -217,18 +222,8 @@ impl Primary {
             }
             _ => None,
         };
-        Ok(Shipped {
-            index: done.index,
-            written: pages,
-            page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id: lease.log_id,
-                frame_no: done.index,
-                data_version: lease.data_version,
-                used: Instant::now(),
-            }),
-        })
+        let (log_id, data_version) = (lease.log_id, lease.data_version);
+        Ok(Shipped::of(done, pages, page1, log_id, data_version))
     }
 
     /// Ships a transaction that changes neither size nor schema, without a
@@ -239,121 +234,57 @@ impl Primary {
         transaction: &dyn Transaction,
     ) -> std::result::Result<Shipped, NotShipped> {
         let pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, kept.stream, transaction);
+        let mut program = Program::new(&self.http, kept.stream);
         program.steps.begin();
-        program.guard = Some(program.steps.guard_version(kept.data_version));
+        program.special.guard = Some(program.steps.guard_version(kept.data_version));
         program.steps.guard_size(transaction.sizes().1);
-        let done = program.run(&pages, true, pages.first() == Some(&1))?;
-        Ok(Shipped {
-            index: done.index,
-            written: pages,
-            page1: done.page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id: kept.log_id,
-                frame_no: done.index,
-                data_version: kept.data_version,
-                used: Instant::now(),
-            }),
-        })
-    }
-
-    /// What became of a commit whose answer was lost: true if it is in the
-    /// log as the first transaction after `base`. Before it is looked up, it
-    /// is made sure that the request cannot be run later.
-    pub fn outcome(
-        &self,
-        mut stream: Stream,
-        base: &Position,
-        is_ours: &dyn Fn(&FirstCommit) -> bool,
-        deadline: Instant,
-    ) -> Result<bool> {
-        let mut pause = Duration::from_millis(20);
-        let mut closed = false;
-        loop {
-            let known = self.try_outcome(&mut stream, &mut closed, base, is_ours);
-            match known {
-                Err(Error::Unreachable(_) | Error::Busy(_))
-                    if Instant::now() + pause < deadline =>
-                {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(500));
-                }
-                known => return known,
-            }
-        }
-    }
-
-    fn try_outcome(
-        &self,
-        stream: &mut Stream,
-        closed: &mut bool,
-        base: &Position,
-        is_ours: &dyn Fn(&FirstCommit) -> bool,
-    ) -> Result<bool> {
-        if !*closed {
-            // A baton counts once: either this closes the stream, and the lost
-            // request finds it closed, or the request has been there.
-            match pipeline(&self.http, stream, vec![close()]) {
-                Ok(_) | Err(Failure::Gone(_)) => *closed = true,
-                Err(failure) => return Err(failure.into_error()),
-            }
-        }
-        // Under the lock nothing is under way any more.
-        let lease = self.lock(&mut || true)?;
-        let head = Head {
-            log_id: lease.log_id.clone(),
-            frame_no: lease.frame_no,
+        program.write(transaction, &pages)?;
+        let read = pages.first() == Some(&1);
+        let question = match read {
+            true => stmt(
+                "SELECT data FROM sqlite_dbpage WHERE pgno=1",
+                Vec::new(),
+                true,
+            ),
+            false => log_end(),
         };
-        let found = self.first_commit(base, &head);
-        self.give_back(lease);
-        Ok(found?.is_some_and(|first| is_ours(&first)))
-    }
-
-    /// The first transaction after `base` in the log, if there is one.
-    fn first_commit(&self, base: &Position, head: &Head) -> Result<Option<FirstCommit>> {
-        let mut log = self.log.lock();
-        if log.hello()?.log_id != head.log_id {
-            return Err(Error::Unreachable(
-                "the primary's history changed meanwhile".into(),
-            ));
-        }
-        let mut first = FirstCommit::default();
-        match log.pull(base, head, &mut first) {
-            // It wants no more than the first.
-            Ok(Pull::Reached(_)) => Ok(Some(first)),
-            Err(_) if first.whole => Ok(Some(first)),
-            Ok(Pull::UpToDate) => Ok(None),
-            Ok(Pull::Diverged(why)) => Err(Error::Diverged(why)),
-            Err(e) => Err(e),
-        }
-    }
-}
-
-/// A transaction's pages as the log has them, each in its last version.
-#[derive(Default)]
-pub struct FirstCommit {
-    pub pages: std::collections::BTreeMap<u32, Box<Page>>,
-    whole: bool,
-}
-
-impl PageSink for FirstCommit {
-    fn page(&mut self, pgno: u32, page: &Page) -> Result<()> {
-        if self.whole {
-            return Err(Error::Internal("no more is wanted".into()));
-        }
-        self.pages.insert(pgno, Box::new(*page));
-        Ok(())
-    }
-
-    fn committed(&mut self) {
-        self.whole = true;
-    }
-
-    fn compacted(&mut self) -> Result<()> {
-        // What the next commit was is not told any more.
-        Err(Error::Protocol(
-            "the primary has compacted its log meanwhile".into(),
+        let done = program.commit(true, vec![question])?;
+        let told = done.told.first().filter(|_| read);
+        let page1 = told.and_then(|told| first_page(told.as_ref()?));
+        Ok(Shipped::of(
+            done,
+            pages,
+            page1,
+            kept.log_id,
+            kept.data_version,
         ))
+    }
+}
+
+impl Program<'_> {
+    /// Adds the steps that write `pages`.
+    fn write(
+        &mut self,
+        transaction: &dyn Transaction,
+        pages: &[u32],
+    ) -> std::result::Result<(), NotShipped> {
+        // Page 1 last: with it the schema may change, and the connection there
+        // must not look at it again before the commit.
+        let (first, rest) = match pages.split_first() {
+            Some((1, rest)) => (Some(1), rest),
+            _ => (None, pages),
+        };
+        let mut page = Box::new([0; PAGE_SIZE]);
+        let mut count = 0;
+        for &pgno in rest.iter().chain(&first) {
+            if count == REQUEST_PAGES {
+                self.send_part()?;
+                count = 0;
+            }
+            transaction.page(pgno, &mut page)?;
+            self.steps.page(pgno, &page);
+            count += 1;
+        }
+        Ok(())
     }
 }

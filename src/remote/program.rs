@@ -1,55 +1,69 @@
-//! A transaction's steps on their way to the primary, request by request.
+//! A transaction's steps on their way to the primary, request by request, and
+//! what it means when one of them fails.
 
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::hrana::{
     Failure, Stream, batch, close, close_soon, execute, executed, pipeline, ran, stmt,
 };
-use super::hrana_wire::{BatchResult, SqlError, StreamResult};
+use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult};
 use super::http::Http;
-use super::lease::first_page;
-use super::pages::{Steps, unused_name};
-use super::transaction::{NotShipped, Transaction};
+use super::pages::Steps;
+use super::transaction::NotShipped;
 use crate::error::Error;
-use crate::wal::{PAGE_SIZE, Page};
 
-/// Pages of one request.
-const REQUEST_PAGES: usize = 4096;
-
-/// A transaction's steps on their way, request by request.
 pub struct Program<'a> {
     http: &'a Arc<Http>,
     stream: Stream,
-    transaction: &'a dyn Transaction,
     pub steps: Steps,
-    /// Steps of the first request with a meaning of their own when they fail.
-    proofs: std::ops::Range<u32>,
-    growth: Option<u32>,
-    pub guard: Option<u32>,
+    /// Steps of the request that goes next with a meaning of their own when
+    /// they fail.
+    pub special: Special,
 }
 
+#[derive(Default)]
+pub struct Special {
+    /// Prove that the primary understands a new schema.
+    pub proofs: Range<u32>,
+    /// Are the new schema, or what it takes.
+    pub definitions: HashSet<u32>,
+    /// Sees to it that the primary's allocator adds the right number of pages.
+    pub growth: Option<u32>,
+    /// Fails if somebody else has committed.
+    pub guard: Option<u32>,
+    /// Fail if a statement did not do what it was sent for.
+    pub counts: HashSet<u32>,
+}
+
+/// A question whose answer has the log's end.
+pub fn log_end() -> Stmt {
+    stmt("SELECT 1", Vec::new(), true)
+}
+
+/// A transaction that is committed.
 pub struct Done {
+    /// The end of the log when the primary was asked after its commit.
     pub index: Option<u64>,
-    pub page1: Option<Box<Page>>,
+    /// What the questions behind the commit gave.
+    pub told: Vec<Option<StmtResult>>,
+    /// None if it was closed.
     pub stream: Option<Stream>,
 }
 
 impl<'a> Program<'a> {
-    pub fn new(http: &'a Arc<Http>, stream: Stream, transaction: &'a dyn Transaction) -> Self {
+    pub fn new(http: &'a Arc<Http>, stream: Stream) -> Self {
         Program {
             http,
             stream,
-            transaction,
             steps: Steps::default(),
-            proofs: 0..0,
-            growth: None,
-            guard: None,
+            special: Special::default(),
         }
     }
 
     /// A schema that the primary cannot parse would break it for everybody.
-    pub fn prove(&mut self) {
-        let proofs = self.transaction.proofs();
+    pub fn prove(&mut self, proofs: &[String]) {
         if proofs.is_empty() {
             return;
         }
@@ -59,43 +73,11 @@ impl<'a> Program<'a> {
         }
         self.steps.add("ROLLBACK TO libreplica_proof", Vec::new());
         self.steps.add("RELEASE libreplica_proof", Vec::new());
-        self.proofs = first..self.steps.len();
-    }
-
-    pub fn grow(&mut self, page1: &Page) {
-        let (before, after) = self.transaction.sizes();
-        self.growth = Some(self.steps.grow(page1, before, after, &unused_name()));
-    }
-
-    /// Writes `pages` and commits. `read`: asks for page 1 as it then is.
-    pub fn run(
-        mut self,
-        pages: &[u32],
-        keep: bool,
-        read: bool,
-    ) -> std::result::Result<Done, NotShipped> {
-        // Page 1 last: with it the schema may change, and the connection there
-        // must not look at it again before the commit.
-        let (first, rest) = match pages.split_first() {
-            Some((1, rest)) => (Some(1), rest),
-            _ => (None, pages),
-        };
-        let mut page = Box::new([0; PAGE_SIZE]);
-        let mut count = 0;
-        for &pgno in rest.iter().chain(&first) {
-            if count == REQUEST_PAGES {
-                self.send_part()?;
-                count = 0;
-            }
-            self.transaction.page(pgno, &mut page)?;
-            self.steps.page(pgno, &page);
-            count += 1;
-        }
-        self.commit(keep, read)
+        self.special.proofs = first..self.steps.len();
     }
 
     /// A request with more to follow.
-    fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
+    pub fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
         let steps = std::mem::take(&mut self.steps);
         let count = steps.len();
         let requests = vec![batch(steps.into_batch())];
@@ -109,28 +91,24 @@ impl<'a> Program<'a> {
             }
         };
         let failed = self.failure(results.into_iter().next(), count);
-        (self.proofs, self.growth, self.guard) = (0..0, None, None);
+        self.special = Special::default();
         failed.map_or(Ok(()), |(_, failed)| {
             self.drop_stream();
             Err(failed)
         })
     }
 
-    fn commit(mut self, keep: bool, read: bool) -> std::result::Result<Done, NotShipped> {
+    /// Commits, and asks `questions` then; `keep`: the stream stays open.
+    pub fn commit(
+        mut self,
+        keep: bool,
+        questions: Vec<Stmt>,
+    ) -> std::result::Result<Done, NotShipped> {
         let commit = self.steps.add("COMMIT", Vec::new());
         let count = self.steps.len();
-        let mut requests = vec![
-            batch(std::mem::take(&mut self.steps).with_rollback()),
-            // Its result has the log's end.
-            execute(match read {
-                true => stmt(
-                    "SELECT data FROM sqlite_dbpage WHERE pgno=1",
-                    Vec::new(),
-                    true,
-                ),
-                false => stmt("SELECT 1", Vec::new(), true),
-            }),
-        ];
+        let mut requests = vec![batch(std::mem::take(&mut self.steps).with_rollback())];
+        let asked = questions.len();
+        requests.extend(questions.into_iter().map(execute));
         if !keep {
             requests.push(close());
         }
@@ -151,11 +129,17 @@ impl<'a> Program<'a> {
             }
             None => {}
         }
-        // It is committed; what the second result says is not needed for that.
-        let told = executed(results.next()).ok().and_then(|told| told.ok());
+        // It is committed; what the questions give is not needed for that.
+        let told: Vec<Option<StmtResult>> = results
+            .take(asked)
+            .map(|result| executed(Some(result)).ok().and_then(|told| told.ok()))
+            .collect();
         Ok(Done {
-            index: told.as_ref().and_then(|told| told.replication_index),
-            page1: told.filter(|_| read).and_then(|told| first_page(&told)),
+            // The first one's result has the log's end.
+            index: told
+                .first()
+                .and_then(|told| told.as_ref()?.replication_index),
+            told,
             stream: keep.then_some(self.stream),
         })
     }
@@ -171,16 +155,21 @@ impl<'a> Program<'a> {
             Err(e) => return Some((0, NotShipped::Refused(e))),
         };
         let (step, error) = first_failure(&result, count)?;
+        let special = &self.special;
         let why = match error {
             None => NotShipped::LeaseLost,
             Some(error) if error.code == "TRANSACTION_TIMEOUT" => NotShipped::LeaseLost,
-            Some(_) if self.guard == Some(step) => NotShipped::Moved,
-            Some(_) if self.growth == Some(step) => NotShipped::Overgrown,
-            Some(error) if self.proofs.contains(&step) => {
-                NotShipped::Refused(Error::ReadOnly(format!(
-                    "the primary does not understand the new schema: {} ({}); what it does understand can be run there with replica_exec",
-                    error.message, error.code
-                )))
+            Some(_) if special.guard == Some(step) => NotShipped::Moved,
+            Some(_) if special.growth == Some(step) => NotShipped::Overgrown,
+            Some(_) if special.counts.contains(&step) => {
+                NotShipped::Refused(Error::ReadOnly(
+                    "a statement of this transaction does something else at the primary than here, so all of it was undone there; replica_exec works".into(),
+                ))
+            }
+            Some(error)
+                if special.proofs.contains(&step) || special.definitions.contains(&step) =>
+            {
+                NotShipped::Refused(not_understood(error))
             }
             Some(error) => NotShipped::Refused(error.into_error()),
         };
@@ -189,6 +178,16 @@ impl<'a> Program<'a> {
 
     fn drop_stream(&mut self) {
         close_soon(self.http, std::mem::take(&mut self.stream));
+    }
+}
+
+fn not_understood(error: SqlError) -> Error {
+    match error.code.as_str() {
+        "BLOCKED" | "SQLITE_AUTH" | "SQLITE_BUSY" => error.into_error(),
+        _ => Error::ReadOnly(format!(
+            "the primary does not understand the new schema: {} ({}); what it does understand can be run there with replica_exec",
+            error.message, error.code
+        )),
     }
 }
 
@@ -201,8 +200,8 @@ pub fn first_failure(result: &BatchResult, count: u32) -> Option<(u32, Option<Sq
 
 #[cfg(test)]
 mod tests {
-    use super::super::hrana_wire::StmtResult;
     use super::*;
+    use crate::remote::hrana_wire::StmtResult;
 
     #[test]
     fn the_first_step_without_a_result_counts() {

@@ -8,6 +8,7 @@ use super::hrana_wire::{Empty, Row, StmtResult, Value, ValueKind};
 use super::pages::{blob, integer};
 
 /// A value bound to a statement.
+#[derive(Clone)]
 pub struct Argument(pub(super) Value);
 
 impl Argument {

@@ -7,6 +7,7 @@ use super::chunk::Chunk;
 use super::files::{Files, Hold, WriteLock, log_end};
 use super::image::{Changes, check_page1};
 use super::position::{PositionFile, Record, Stamp, path_of};
+use super::undo;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::file::{FileKind, OsFile};
@@ -103,7 +104,8 @@ impl<'a> LogTransaction<'a> {
                 self.changes.digest(page_count)
             }
             Some(base) => {
-                self.blank(base.page_count + 1, page_count)?;
+                let size = base.undo.as_ref().map_or(base.page_count, |u| u.page_count);
+                self.blank(size + 1, page_count)?;
                 let (mut digest, mut page) = (base.digest, Box::new([0; PAGE_SIZE]));
                 for (&pgno, &hash) in &self.changes.hashes {
                     if pgno <= base.page_count {
@@ -132,9 +134,15 @@ impl<'a> LogTransaction<'a> {
             end: Some(prepared.end()),
             stamp: Some(self.files.stamp(false)?),
             complete: false,
+            undo: None,
         })?;
         store.sync()?;
         prepared.publish()?;
+        if base.is_none_or(|base| base.undo.is_some()) {
+            // Only then is the state before it gone for good.
+            self.files.wal.sync()?;
+            undo::remove(&self.files.vfs, self.files.db.path());
+        }
         // The log holds no more unsynced transactions than there are records.
         if record.seq % 512 == 0 {
             self.files.wal.sync()?;
@@ -188,6 +196,12 @@ pub fn increment(
         return Ok(None);
     }
     let mut transaction = LogTransaction::begin(files, lock, header)?;
+    if let Some(undo) = &base.record.undo {
+        // First the primary's pages as they were, then what has become of them.
+        undo::read(&files.vfs, files.db.path(), undo, |pgno, page| {
+            transaction.put(pgno, page)
+        })?;
+    }
     run(&mut transaction, messages, LogTransaction::put_all)?
         .map(|reached| transaction.commit(store, Some(&base.record), reached))
         .transpose()
@@ -267,6 +281,7 @@ impl NewFile {
         }
         // What an older database of this name left behind must not be taken for part of this one.
         vfs.delete(&format!("{path}-wal"))?;
+        undo::remove(vfs, path);
         let store = store()?;
         let journal = OsFile::open(vfs, path, FileKind::Journal, true)?;
         journal.write_at(&empty_journal(), 0)?;
@@ -320,6 +335,7 @@ impl NewFile {
             end: None,
             stamp: Some(Stamp::settled(&self.path)?),
             complete: true,
+            undo: None,
         })?;
         self.store.sync()?;
         // The commit, as in rollback mode.

@@ -20,6 +20,7 @@ use crate::wal::writer::LogEnd;
 /// Fields drop in this order: the connection last, so that it closes as the
 /// last user does, checkpointing and removing the log.
 pub struct Files {
+    pub vfs: BaseVfs,
     pub db: OsFile,
     pub wal: OsFile,
     pub conn: Connection,
@@ -74,6 +75,7 @@ impl Files {
         db.open_shm()?;
         let wal = OsFile::open(vfs, path, FileKind::Wal, true)?;
         Ok(Files {
+            vfs: *vfs,
             db,
             wal,
             conn,

@@ -21,7 +21,7 @@ use super::position::Record;
 use super::scheduler::{Control, Event, News};
 use super::session::Session;
 use super::staged::{Fit, Staged};
-use super::{Replica, frames_between, status};
+use super::{Replica, frames_between, reconcile, status};
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::log;
@@ -229,8 +229,14 @@ impl Worker {
             replica
                 .status
                 .update(|f| f.primary_frame_no = head.frame_no);
+            if let Some(why) = reconcile::lost(&replica.vfs, self.path(), &base.record, &head)? {
+                self.take_all_again(&base, &why)?;
+                continue;
+            }
+            // Not back to before what is here already.
+            let step = Some(position.next() + STEP).max(base.record.logical());
             let step = Head {
-                frame_no: head.frame_no.min(Some(position.next() + STEP)),
+                frame_no: head.frame_no.min(step),
                 ..head.clone()
             };
             // A primary that is behind is no matter of steps.
@@ -247,6 +253,9 @@ impl Worker {
                 patiently(control, local, &base, messages)
             })?;
             match pulled {
+                Outcome::UpToDate if base.record.undo.is_some() => {
+                    self.with_local(|local| local.reconcile(&base, Hold::Take(LOCK_SLICE)))?;
+                }
                 Outcome::UpToDate => {
                     replica.noted(Some(&base.record), &head, 0);
                     return Ok(base.record.position);
@@ -261,16 +270,20 @@ impl Worker {
                     });
                 }
                 Outcome::Applied(None) => {}
-                Outcome::Diverged(why) => {
-                    let mut hands = hands.lock();
-                    let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
-                    // Unless somebody else has taken the other history by now.
-                    if local.is_at(&base, Hold::Take(LOCK_SLICE))? {
-                        replica.rebootstrap(local, remote, &why)?;
-                    }
-                }
+                Outcome::Diverged(why) => self.take_all_again(&base, &why)?,
             }
         }
+    }
+
+    /// Unless somebody else has, by now.
+    fn take_all_again(&mut self, base: &Located, why: &str) -> Result<()> {
+        let remote = self.remote.as_mut().ok_or(Error::Interrupted)?;
+        let mut hands = self.control.hands.lock();
+        let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
+        if local.is_at(base, Hold::Take(LOCK_SLICE))? {
+            self.replica.rebootstrap(local, remote, why)?;
+        }
+        Ok(())
     }
 
     fn checkpoint(&self) {
@@ -425,6 +438,8 @@ impl Worker {
                 self.replica.noted(Some(&base.record), &head, 0);
                 Ok(Some(true))
             }
+            // What comes first is not yet all that is here already.
+            Fit::Next if head.frame_no < base.record.logical() => Ok(Some(true)),
             Fit::Next => {
                 let applied =
                     local.increment(&base, Hold::Take(LOCK_SLICE), &mut staged.messages())?;

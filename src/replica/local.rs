@@ -179,7 +179,8 @@ impl Local {
 
     /// Whether the content is still where it was found.
     pub fn is_at(&mut self, base: &Located, hold: Hold) -> Result<bool> {
-        Ok(self.locate(hold)?.record.position == base.record.position)
+        let now = self.locate(hold)?.record;
+        Ok(now.position == base.record.position && now.undo == base.record.undo)
     }
 
     /// As `locate`, if that can be had by looking: it waits for nobody.

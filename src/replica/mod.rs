@@ -13,12 +13,15 @@ pub mod pipeline;
 pub mod position;
 pub mod progress;
 mod proof;
+mod reconcile;
 pub mod registry;
+mod rows;
 mod scheduler;
 mod session;
 mod staged;
 pub mod status;
 pub mod transaction;
+pub mod undo;
 pub mod writer;
 
 use std::sync::Arc;
@@ -106,7 +109,7 @@ impl Replica {
                 local: None,
                 remote,
             }),
-            writer: Arc::new(Mutex::new(Writer::new(Arc::new(primary)))),
+            writer: Arc::new(Mutex::new(Writer::new(Arc::new(primary), vfs, path))),
             background: Background::default(),
             process: fork::process(),
         })
@@ -191,7 +194,7 @@ impl Replica {
                         local.store.set_identity(self.identity())?;
                     }
                     self.status.update(|f| {
-                        f.frame_no = local.store.last().and_then(|r| r.position.frame_no);
+                        f.frame_no = local.store.last().and_then(Record::frame_no);
                     });
                     engine.local = Some(local);
                     self.ready.store(true, Ordering::Release);
@@ -285,6 +288,13 @@ impl Replica {
             let base = local.locate(Hold::Take(timeout))?;
             let head = remote.hello()?;
             self.status.update(|f| f.primary_frame_no = head.frame_no);
+            if let Some(why) = reconcile::lost(&self.vfs, &self.path, &base.record, &head)? {
+                // Unless somebody else has done it in the meantime.
+                if local.is_at(&base, Hold::Take(timeout))? {
+                    return self.rebootstrap(local, &mut **remote, &why);
+                }
+                continue;
+            }
             let apply = |messages: &mut dyn Iterator<Item = Message>| {
                 local.increment(&base, Hold::Take(timeout), messages)
             };
@@ -295,6 +305,11 @@ impl Replica {
                 &mut |_| {},
                 apply,
             )? {
+                Outcome::UpToDate if base.record.undo.is_some() => {
+                    if let Some(record) = local.reconcile(&base, Hold::Take(timeout))? {
+                        return Ok(self.noted(Some(&record), &head, 0));
+                    }
+                }
                 Outcome::UpToDate => return Ok(self.noted(Some(&base.record), &head, 0)),
                 Outcome::Applied(Some(record)) => {
                     let frames = frames_between(&base.record, &record);
@@ -411,7 +426,7 @@ impl Replica {
     fn look(&self) -> Option<Option<u64>> {
         let mut engine = self.engine.try_lock()?;
         let record = engine.local.as_mut()?.peek().ok().flatten()?;
-        Some(record.position.frame_no)
+        Some(record.frame_no())
     }
 
     /// Starts the background work that the options ask for.
@@ -431,13 +446,12 @@ impl Replica {
         }
         let mut options = self.options();
         options.set(name, value)?;
-        options.check_available()?;
         *self.options.lock() = options;
         self.background.adjust(self)
     }
 
     fn noted(&self, record: Option<&Record>, head: &Head, frames: u64) -> Synced {
-        let frame_no = record.and_then(|r| r.position.frame_no);
+        let frame_no = record.and_then(Record::frame_no);
         self.status.synced(frame_no, frames);
         self.status
             .update(|f| f.primary_frame_no = head.frame_no.max(frame_no));

@@ -27,16 +27,23 @@
 //!          48 log end: salts [u8; 8], frame u32, checksum u32 u32
 //!          72 stamp: device, inode, size, mtime ns, ctime ns (u64 each)
 //!         112 log_id length u16   114 log_id
+//!         184 undo: id, entries, checksum (u64 each), frame_no u64 as above,
+//!             page count u32; given if flag 16 is
 //! ```
+//! The checksum of a record with an undo is seeded: a version of this library
+//! that knows of none must not take it for the primary's own pages at
+//! `frame_no`, which is where the undo leads.
+//!
 //! Writes happen while the WAL's write lock is held.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::digest::Digest;
+use super::undo::Undo;
 use crate::error::{Error, Result};
 use crate::remote::{MAX_LOG_ID, Position};
 use crate::wal::format::Checksum;
@@ -55,6 +62,8 @@ const CHECKSUM_KNOWN: u8 = 1;
 const COMPLETE: u8 = 2;
 const HAS_END: u8 = 4;
 const HAS_STAMP: u8 = 8;
+const HAS_UNDO: u8 = 16;
+const UNDO_SEED: u64 = 0x6f64_6e75;
 
 /// The file beside a database.
 pub fn path_of(db_path: &str) -> String {
@@ -153,9 +162,25 @@ pub struct Record {
     pub stamp: Option<Stamp>,
     /// Whether that file has the content without the log, too.
     pub complete: bool,
+    /// What leads to the primary's pages at `position`, if these are not they.
+    pub undo: Option<Undo>,
 }
 
 impl Record {
+    /// The primary's frame that the content is at, its rows if not its bytes;
+    /// None if the primary has to be asked.
+    pub fn logical(&self) -> Option<u64> {
+        match &self.undo {
+            Some(undo) => undo.frame_no,
+            None => self.position.frame_no,
+        }
+    }
+
+    /// The newest of the primary's frames that is surely here.
+    pub fn frame_no(&self) -> Option<u64> {
+        self.logical().or(self.position.frame_no)
+    }
+
     /// Whether a file with this log end and stamp is surely in this state.
     fn matches(&self, end: Option<LogEnd>, stamp: &Stamp) -> bool {
         self.stamp.as_ref() == Some(stamp)
@@ -195,17 +220,29 @@ impl Record {
                 w.put(72 + 8 * i, &field.to_le_bytes());
             }
         }
+        if let Some(undo) = &self.undo {
+            flags |= HAS_UNDO;
+            let frame_no = undo.frame_no.unwrap_or(NO_FRAME);
+            for (i, field) in [undo.id, undo.entries, undo.checksum, frame_no]
+                .iter()
+                .enumerate()
+            {
+                w.put(184 + 8 * i, &field.to_le_bytes());
+            }
+            w.put(216, &undo.page_count.to_le_bytes());
+        }
         flags |= if self.complete { COMPLETE } else { 0 };
         w.put(32, &[flags]);
         let log_id = self.position.log_id.as_bytes();
         w.put(112, &(log_id.len() as u16).to_le_bytes());
         w.put(114, log_id);
-        w.seal()
+        w.seal(self.undo.is_some())
     }
 
     /// None for bytes that are no record.
     fn decode(bytes: &[u8; RECORD_SIZE]) -> Option<Record> {
-        if !sealed(bytes) {
+        let has_undo = bytes[32] & HAS_UNDO != 0;
+        if u64_le(bytes, 0) != checksum(&bytes[8..], has_undo) {
             return None;
         }
         let u64_at = |at| u64_le(bytes, at);
@@ -238,6 +275,13 @@ impl Record {
                 ctime: u64_at(104),
             }),
             complete: flags & COMPLETE != 0,
+            undo: has_undo.then(|| Undo {
+                id: u64_at(184),
+                entries: u64_at(192),
+                checksum: u64_at(200),
+                frame_no: Some(u64_at(208)).filter(|n| *n != NO_FRAME),
+                page_count: u32_at(216),
+            }),
         })
     }
 }
@@ -473,6 +517,14 @@ fn sealed(bytes: &[u8]) -> bool {
     u64_le(bytes, 0) == xxh3_64(&bytes[8..])
 }
 
+/// Of a record.
+fn checksum(bytes: &[u8], has_undo: bool) -> u64 {
+    match has_undo {
+        true => xxh3_64_with_seed(bytes, UNDO_SEED),
+        false => xxh3_64(bytes),
+    }
+}
+
 fn u64_le(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
@@ -493,8 +545,8 @@ impl Fields {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
-    fn seal(mut self) -> [u8; RECORD_SIZE] {
-        let sum = xxh3_64(&self.0[8..]);
+    fn seal(mut self, has_undo: bool) -> [u8; RECORD_SIZE] {
+        let sum = checksum(&self.0[8..], has_undo);
         self.put(0, &sum.to_le_bytes());
         self.0
     }
@@ -531,7 +583,34 @@ mod tests {
                 ctime: 5,
             }),
             complete: frame_no.is_none(),
+            undo: None,
         }
+    }
+
+    #[test]
+    fn a_record_with_an_undo() {
+        let undo = Undo {
+            id: 1,
+            entries: 2,
+            checksum: 3,
+            page_count: 4,
+            frame_no: Some(12),
+        };
+        let with = |undo: Undo| Record {
+            undo: Some(undo),
+            ..record(Some(9))
+        };
+        let known = with(undo.clone());
+        assert_eq!((known.logical(), known.frame_no()), (Some(12), Some(12)));
+        assert_eq!(Record::decode(&known.encode()), Some(known.clone()));
+        let unknown = with(Undo {
+            frame_no: None,
+            ..undo
+        });
+        assert_eq!((unknown.logical(), unknown.frame_no()), (None, Some(9)));
+        assert_eq!(Record::decode(&unknown.encode()), Some(unknown));
+        // To a version that knows of no undo it is no record.
+        assert!(!sealed(&known.encode()) && sealed(&record(Some(9)).encode()));
     }
 
     fn temp(name: &str) -> String {

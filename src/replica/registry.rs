@@ -55,7 +55,6 @@ fn here() -> &'static Process {
 /// The replica at `path`, for a connection that opens it. None if the path is
 /// no replica's: no primary is given and none is remembered.
 pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
-    options.check_available()?;
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {

@@ -110,7 +110,6 @@ impl Status {
         self.update(|f| {
             f.state = State::Online;
             f.commits_shipped += 1;
-            f.write_path = Some("pages");
             f.last_error = None;
             if frame_no.is_some() {
                 f.frame_no = frame_no;

@@ -8,8 +8,7 @@ use super::digest::{Digest, page_hash};
 use super::files::Files;
 use super::position::Record;
 use super::proof;
-use crate::btree::schema::SchemaPages;
-use crate::btree::{Pages, Side};
+use crate::btree::{Pages, SchemaPages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
 use crate::remote::transaction::Transaction;
@@ -230,23 +229,27 @@ impl Transaction for LocalTransaction<'_> {
 }
 
 impl Pages for LocalTransaction<'_> {
-    fn base(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let mut page = Box::new([0; PAGE_SIZE]);
         self.before.read(pgno, &mut page)?;
         Ok(Cow::Owned(page.to_vec()))
     }
 
-    fn now(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
         let mut page = Box::new([0; PAGE_SIZE]);
         self.page(pgno, &mut page)?;
         Ok(Cow::Owned(page.to_vec()))
     }
 
-    fn base_size(&self) -> u32 {
+    fn changed(&self) -> &[u32] {
+        &self.pages
+    }
+
+    fn size_before(&self) -> u32 {
         self.base_size
     }
 
-    fn new_size(&self) -> u32 {
+    fn size_after(&self) -> u32 {
         self.size()
     }
 }

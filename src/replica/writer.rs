@@ -9,19 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Replica;
 use super::apply::{Located, Message};
 use super::files::Hold;
 use super::local::Local;
 use super::pipeline::{self, Outcome};
 use super::position::{Record, path_of};
+use super::rows::{Rows, RowsCommit, Streams};
 use super::transaction::{LocalTransaction, Written};
-use crate::config::WriteLock;
+use super::undo;
+use super::{Replica, reconcile};
+use crate::config::{WriteLock, WritePath};
 use crate::error::{Error, Result};
 use crate::ffi::thread;
+use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::remote::lease::{Kept, Lease};
-use crate::remote::primary::{FirstCommit, Primary};
+use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::primary::Primary;
 use crate::remote::transaction::{NotShipped, Shipped, Transaction};
 use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached, chain};
@@ -50,6 +54,9 @@ pub struct Writer {
     after: After,
     /// The pages of sqlite_schema as of a schema cookie.
     schema: Option<(u32, HashSet<u32>)>,
+    /// The lock was taken for rows.
+    by_rows: bool,
+    rows: Rows,
 }
 
 /// What remains to be done once SQLite has committed.
@@ -73,7 +80,7 @@ pub enum Begin {
 }
 
 impl Writer {
-    pub fn new(primary: Arc<Primary>) -> Writer {
+    pub fn new(primary: Arc<Primary>, vfs: BaseVfs, path: &str) -> Writer {
         Writer {
             primary,
             local: None,
@@ -84,6 +91,8 @@ impl Writer {
             eager: 0,
             after: After::Nothing,
             schema: None,
+            by_rows: false,
+            rows: Rows::new(vfs, path),
         }
     }
 
@@ -131,21 +140,38 @@ impl Replica {
             return Ok(Begin::Ready);
         }
         let located = writer.local(self)?.locate(Hold::Held)?;
-        if self.options.lock().write_lock == WriteLock::Optimistic
+        let record = &located.record;
+        let (path, write_lock, visible) = {
+            let options = self.options.lock();
+            (
+                options.write_path,
+                options.write_lock,
+                options.read_your_writes,
+            )
+        };
+        if write_lock == WriteLock::Optimistic
             && writer.eager == 0
-            && writer
-                .kept
-                .as_ref()
-                .is_some_and(|kept| suits(kept, &located.record.position))
+            && let Some(kept) = writer.kept.as_ref().filter(|k| suits(k, record))
         {
-            return Ok(Begin::Ready);
+            let by_rows = kept.is_for_rows();
+            let pending = record.undo.as_ref();
+            let whole = |undo| visible && writer.rows.can_build_upon(undo);
+            let allowed = match path {
+                WritePath::Auto => true,
+                WritePath::Pages => !by_rows,
+                WritePath::Rows => by_rows,
+            };
+            if allowed && pending.is_none_or(whole) {
+                writer.by_rows = by_rows;
+                return Ok(Begin::Ready);
+            }
         }
         let lease = match writer.spare.take().or(writer.lease.take()) {
             Some(lease) => lease,
-            None => writer.primary.lock(wait)?,
+            None => writer.primary.lock(path, wait)?,
         };
         if lease.is_empty() {
-            if located.record.position.frame_no.is_some() {
+            if record.frame_no().is_some() {
                 writer.primary.give_back(lease);
                 return Err(Error::Diverged(
                     "the primary is empty; this replica may be the last copy, so it stays as it is, and nothing can be written".into(),
@@ -154,11 +180,23 @@ impl Replica {
             writer.primary.initialize(lease)?;
             return Ok(Begin::Behind);
         }
-        if at(&lease, &located.record.position) {
-            if let Err(e) = same_page1(writer.local(self)?, &lease) {
-                writer.primary.give_back(lease);
-                return Err(e);
-            }
+        writer.by_rows = lease.is_for_rows();
+        let name = if writer.by_rows { "rows" } else { "pages" };
+        self.status.update(|f| f.write_path = Some(name));
+        let ready = at(&lease, record)
+            && match &record.undo {
+                // What else builds upon these pages needs the primary's own.
+                Some(undo) => writer.by_rows && visible && writer.rows.can_build_upon(undo),
+                None => true,
+            };
+        if ready
+            && !writer.by_rows
+            && let Err(e) = same_page1(writer.local(self)?, &lease)
+        {
+            writer.primary.give_back(lease);
+            return Err(e);
+        }
+        if ready {
             writer.lease = Some(lease);
             return Ok(Begin::Ready);
         }
@@ -183,13 +221,21 @@ impl Replica {
             log_id: lease.log_id.clone(),
             frame_no: lease.frame_no,
         };
+        if reconcile::lost(&self.vfs, &self.path, &base.record, &head)?.is_some() {
+            return Ok(false);
+        }
         let apply = |messages: &mut dyn Iterator<Item = Message>| {
             local.increment(base, Hold::Held, messages)
         };
         let from = &base.record.position;
         let pulled = pipeline::pull(&mut *primary.log(), from, &head, &mut |_| {}, apply)?;
-        let Outcome::Applied(Some(record)) = pulled else {
-            return Ok(false);
+        let record = match pulled {
+            Outcome::Applied(Some(record)) => record,
+            Outcome::UpToDate => match local.reconcile(base, Hold::Held)? {
+                Some(record) => record,
+                None => return Ok(false),
+            },
+            _ => return Ok(false),
         };
         let frames = super::frames_between(&base.record, &record);
         self.noted(Some(&record), &head, frames);
@@ -242,12 +288,15 @@ impl Replica {
             eager,
             after,
             schema,
+            by_rows,
+            rows,
             ..
         } = writer;
         let local = local
             .as_deref_mut()
             .ok_or_else(|| Error::Internal("no local files".into()))?;
-        let base = local.locate(Hold::Held)?.record;
+        let located = local.locate(Hold::Held)?;
+        let base = located.record.clone();
         let header = local.files.header()?;
         let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
         let size = transaction.size();
@@ -265,6 +314,7 @@ impl Replica {
             end: Some(transaction.end),
             stamp: Some(local.files.stamp(false)?),
             complete: false,
+            undo: base.undo.clone(),
         };
         if transaction.pages().is_empty() {
             // Nothing has changed; the log grows all the same.
@@ -272,6 +322,38 @@ impl Replica {
             return local.store.sync();
         }
         transaction.look_at_schema(schema)?;
+        let optimistic = write_lock == WriteLock::Optimistic;
+        // For the next one, if that may use it.
+        let keep = optimistic && *eager <= 1;
+        if *by_rows {
+            let pages = transaction.pages().to_vec();
+            let commit = RowsCommit {
+                replica: self,
+                primary,
+                store: &mut local.store,
+                base: &located,
+                transaction: &transaction,
+                state,
+                keep,
+            };
+            let streams = Streams { lease, kept };
+            let done = rows.commit(commit, streams);
+            let conflict = matches!(done, Err(Error::Snapshot(_)));
+            *eager = eager_for(*eager, optimistic && conflict);
+            let done = done?;
+            *after = match done.pull {
+                _ if !visible => After::Hide(header, pages, base),
+                true => After::Pull,
+                false => After::Nothing,
+            };
+            if done.shipped {
+                self.status.shipped(done.frame_no.filter(|_| visible));
+            }
+            return Ok(());
+        }
+        if base.undo.is_some() {
+            return Err(moved());
+        }
         // Recorded and durable before anything is sent: whichever state a
         // crash leaves, there is a record of it. Where the primary will have
         // to be looked at first, the record is of the position before: pulling
@@ -282,20 +364,16 @@ impl Replica {
             ..state.clone()
         })?;
         local.store.sync()?;
-        let optimistic = write_lock == WriteLock::Optimistic;
         let mut shipment = Shipment {
             replica: self,
             primary,
             base: &base,
             transaction: &transaction,
-            // For the next one, if that may use it.
-            keep: optimistic && *eager <= 1,
+            keep,
         };
         let shipped = shipment.ship(lease, kept, *eager == 0);
-        *eager = match (&shipped, optimistic) {
-            (Err(Error::Snapshot(_)), true) => EAGER_AFTER_CONFLICT,
-            _ => eager.saturating_sub(1),
-        };
+        let conflict = matches!(shipped, Err(Error::Snapshot(_)));
+        *eager = eager_for(*eager, optimistic && conflict);
         let mut shipped = shipped?;
         if let Some(fresh) = shipped.kept.take()
             && let Some(old) = kept.replace(fresh)
@@ -369,6 +447,7 @@ impl Replica {
         // No write of another connection or process is under way.
         let (_lock, _) = local.files.write_lock(Hold::Take(self.timeout()))?;
         self.vfs.delete(&path_of(&self.path))?;
+        undo::remove(&self.vfs, &self.path);
         self.frozen.store(true, Ordering::SeqCst);
         self.background.stop();
         Ok(())
@@ -388,14 +467,25 @@ impl Replica {
     }
 }
 
-/// Whether the lock was taken upon this position.
-fn at(lease: &Lease, position: &Position) -> bool {
-    lease.log_id == position.log_id && lease.frame_no == position.frame_no
+/// For how many transactions the lock is taken first, after one more.
+fn eager_for(before: u32, conflict: bool) -> u32 {
+    match conflict {
+        true => EAGER_AFTER_CONFLICT,
+        false => before.saturating_sub(1),
+    }
 }
 
-/// Whether nobody had committed since this position when the stream was last used.
-fn suits(kept: &Kept, position: &Position) -> bool {
-    kept.is_fresh() && kept.log_id == position.log_id && kept.frame_no == position.frame_no
+/// Whether the lock was taken upon this state.
+pub fn at(lease: &Lease, record: &Record) -> bool {
+    lease.log_id == record.position.log_id && lease.frame_no == record.logical()
+}
+
+/// Whether nobody had committed since this state when the stream was last used.
+pub fn suits(kept: &Kept, record: &Record) -> bool {
+    kept.is_fresh()
+        && (record.undo.is_none() || kept.is_for_rows())
+        && kept.log_id == record.position.log_id
+        && kept.frame_no == record.logical()
 }
 
 /// At the same position there is the same page 1, else the histories differ.
@@ -447,8 +537,9 @@ impl Shipment<'_> {
             None | Some(Err(NotShipped::LeaseLost)) => {}
             Some(result) => return self.settle(result),
         }
-        let lease = self.primary.lock(&mut patience(self.replica.timeout()))?;
-        if !at(&lease, &self.base.position) {
+        let mut wait = patience(self.replica.timeout());
+        let lease = self.primary.lock(WritePath::Pages, &mut wait)?;
+        if !at(&lease, self.base) {
             self.primary.give_back(lease);
             return Err(moved());
         }
@@ -459,7 +550,8 @@ impl Shipment<'_> {
     /// One request is enough only where nothing but pages changes.
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
-        suits(kept, &self.base.position)
+        suits(kept, self.base)
+            && !kept.is_for_rows()
             && before == after
             && !self.transaction.changes_schema()
             && self.transaction.pages().len() <= SURELY_ONCE
@@ -481,12 +573,14 @@ impl Shipment<'_> {
             }
             Err(NotShipped::Unknown(error, stream)) => (error, stream),
         };
-        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages).unwrap_or(false);
+        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
+        let past = Past {
+            base: &self.base.position,
+            skip: 0,
+            path: WritePath::Pages,
+        };
         let deadline = Instant::now() + self.replica.timeout() * 2;
-        match self
-            .primary
-            .outcome(stream, &self.base.position, &is_ours, deadline)
-        {
+        match self.primary.outcome(stream, &past, &is_ours, deadline) {
             // How far the log is, a pull will tell.
             Ok(true) => Ok(Shipped {
                 index: None,
@@ -505,7 +599,7 @@ impl Shipment<'_> {
 }
 
 /// Waits for a lock that SQLite cannot be asked about any more.
-fn patience(limit: Duration) -> impl FnMut() -> bool {
+pub fn patience(limit: Duration) -> impl FnMut() -> bool {
     let deadline = Instant::now() + limit;
     move || {
         std::thread::sleep(Duration::from_millis(5));
@@ -513,7 +607,7 @@ fn patience(limit: Duration) -> impl FnMut() -> bool {
     }
 }
 
-fn moved() -> Error {
+pub fn moved() -> Error {
     Error::Snapshot(
         "the primary has moved on since this transaction began; roll back and begin again".into(),
     )

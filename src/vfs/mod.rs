@@ -75,7 +75,6 @@ pub fn register_path(path: &str, options: Options) -> Result<String> {
     let vfs = VFS
         .get()
         .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
-    options.check_available()?;
     let path = vfs.base.full_path(path)?;
     registry::register(path.clone(), options);
     match vfs.plain.make_default() {

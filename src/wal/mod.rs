@@ -8,7 +8,7 @@ pub mod capture;
 pub mod format;
 pub mod index;
 #[cfg(test)]
-mod memory;
+pub mod memory;
 pub mod reader;
 pub mod writer;
 

@@ -24,9 +24,12 @@ class SqlError(Exception):
         self.extended, self.code = code, code & 0xFF if code is not None else None
 
 
+DEFAULTS = {}  # options of every replica that is opened, unless told otherwise
+
+
 def replica_uri(path, url=None, **options):
     """The URI that opens `path` as a replica of `url`."""
-    pairs = {"vfs": "replica", **({"sync_url": url} if url else {}), **options}
+    pairs = {"vfs": "replica", **({"sync_url": url} if url else {}), **DEFAULTS, **options}
     query = "&".join(f"{k}={urllib.parse.quote(str(v), safe=':/')}" for k, v in pairs.items())
     return f"file:{urllib.parse.quote(str(path))}?{query}"
 

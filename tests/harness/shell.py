@@ -51,13 +51,14 @@ loader = sqlite3.connect(':memory:')
 loader.enable_load_extension(True)
 loader.load_extension({LIB!r})
 def open_replica(path, url=None, **options):
-    query = ''.join(f'&{{k}}={{v}}' for k, v in dict(sync_url=url, **options).items() if v is not None)
+    query = ''.join(f'&{{k}}={{v}}' for k, v in dict(sync_url=url, **DEFAULTS | options).items() if v is not None)
     return sqlite3.connect(f'file:{{path}}?vfs=replica{{query}}', uri=True, isolation_level=None)
 """
 
 
 def python(program, timeout=60):
     """What a program under Debian's Python prints that has `open_replica`; it must not complain."""
-    result = subprocess.run([PYTHON, "-c", PRELUDE + program], capture_output=True, text=True, timeout=timeout)
+    from .host import DEFAULTS
+    result = subprocess.run([PYTHON, "-c", f"DEFAULTS = {DEFAULTS!r}{PRELUDE}{program}"], capture_output=True, text=True, timeout=timeout)
     assert result.returncode == 0 and not result.stderr, (result.stdout, result.stderr)
     return result.stdout

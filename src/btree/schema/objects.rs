@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::create::TableDef;
 use super::token::{Token, tokens};
 use crate::btree::corrupt;
 use crate::btree::value::Value;
@@ -15,6 +16,17 @@ pub enum Kind {
     Trigger,
 }
 
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Table => "table",
+            Kind::Index => "index",
+            Kind::View => "view",
+            Kind::Trigger => "trigger",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Object {
     pub kind: Kind,
@@ -25,6 +37,9 @@ pub struct Object {
     pub root: u32,
     /// Empty for the indexes that come with a constraint.
     pub sql: String,
+    /// None for what is no table, for virtual ones, and for what an unknown
+    /// SQLite dialect may have made.
+    pub def: Option<TableDef>,
 }
 
 impl Object {
@@ -70,6 +85,12 @@ impl Schema {
     pub fn find(&self, kind: Kind, name: &str) -> Option<&Arc<Object>> {
         self.of(kind).find(|o| o.is_named(name))
     }
+
+    /// The indexes or triggers of a table.
+    pub fn on<'a>(&'a self, kind: Kind, table: &'a str) -> impl Iterator<Item = &'a Arc<Object>> {
+        let on_it = move |o: &&Arc<Object>| o.table.eq_ignore_ascii_case(table);
+        self.of(kind).filter(on_it)
+    }
 }
 
 fn object(row: Vec<Value>) -> Result<Arc<Object>> {
@@ -96,11 +117,17 @@ fn object(row: Vec<Value>) -> Result<Arc<Object>> {
         Value::Text(text) => Ok(text),
         _ => Err(broken()),
     };
+    let is_table = kind == Kind::Table && root != 0;
     Ok(Arc::new(Object {
         kind,
         name: text(name)?,
         table: text(table)?,
         root,
+        def: if is_table {
+            TableDef::parse(&sql)
+        } else {
+            None
+        },
         sql,
     }))
 }

@@ -26,6 +26,10 @@ impl Token<'_> {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
 
+    pub fn is_punct(&self, punct: &str) -> bool {
+        self.kind == Kind::Other && self.text == punct
+    }
+
     /// The name it stands for, if it can stand for one.
     pub fn name(&self) -> Option<String> {
         match self.kind {

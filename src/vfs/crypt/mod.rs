@@ -89,7 +89,8 @@ impl SealedHooks for Crypt {
         // A super-journal holds names only; to look for its own name SQLite
         // opens the journals of others with its flag.
         if request.has(sql::SQLITE_OPEN_MAIN_JOURNAL | sql::SQLITE_OPEN_SUPER_JOURNAL) {
-            return beside("-journal").map(Plan::Journal);
+            let vault = beside("-journal").or_else(|| beside("-replica-undo"));
+            return vault.map(Plan::Journal);
         }
         None
     }

@@ -1,0 +1,164 @@
+//! What became of a commit whose answer was lost.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::hrana::{Failure, Stream, close, pipeline};
+use super::primary::Primary;
+use super::{Head, PageSink, Position, Pull, Remote};
+use crate::config::WritePath;
+use crate::error::{Error, Result};
+use crate::wal::Page;
+
+/// Where to look for a commit in the primary's log.
+pub struct Past<'a> {
+    pub base: &'a Position,
+    /// Frames behind `base` that were there before it.
+    pub skip: u64,
+    /// How it was shipped.
+    pub path: WritePath,
+}
+
+impl Primary {
+    /// Whether the first transaction past a point is the one in question
+    /// (`is_ours`). Before it is looked up, it is made sure that the request
+    /// cannot be run later.
+    pub fn outcome(
+        &self,
+        mut stream: Stream,
+        past: &Past,
+        is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
+        deadline: Instant,
+    ) -> Result<bool> {
+        let mut pause = Duration::from_millis(20);
+        let mut closed = false;
+        loop {
+            let known = self.try_outcome(&mut stream, &mut closed, past, is_ours);
+            match known {
+                Err(Error::Unreachable(_) | Error::Busy(_))
+                    if Instant::now() + pause < deadline =>
+                {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(500));
+                }
+                known => return known,
+            }
+        }
+    }
+
+    fn try_outcome(
+        &self,
+        stream: &mut Stream,
+        closed: &mut bool,
+        past: &Past,
+        is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
+    ) -> Result<bool> {
+        if !*closed {
+            // A baton counts once: either this closes the stream, and the lost
+            // request finds it closed, or the request has been there.
+            match pipeline(&self.http, stream, vec![close()]) {
+                Ok(_) | Err(Failure::Gone(_)) => *closed = true,
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+        // Under the lock nothing is under way any more.
+        let lease = self.lock(past.path, &mut || true)?;
+        let head = Head {
+            log_id: lease.log_id.clone(),
+            frame_no: lease.frame_no,
+        };
+        let found = self.first_commit(past, &head);
+        self.give_back(lease);
+        found?.map_or(Ok(false), |first| is_ours(&first))
+    }
+
+    /// The first transaction past a point in the log, if there is one.
+    fn first_commit(&self, past: &Past, head: &Head) -> Result<Option<FirstCommit>> {
+        let mut log = self.log.lock();
+        if log.hello()?.log_id != head.log_id {
+            return Err(Error::Unreachable(
+                "the primary's history changed meanwhile".into(),
+            ));
+        }
+        let mut first = FirstCommit::new(past.skip);
+        let pulled = log.pull(past.base, head, &mut first);
+        match pulled {
+            // It wants no more than the first.
+            _ if first.whole => Ok(Some(first)),
+            Ok(Pull::UpToDate) => Ok(None),
+            Ok(Pull::Reached(_)) if first.frames == past.skip => Ok(None),
+            Ok(Pull::Reached(_)) => Err(Error::Protocol(
+                "the primary's log ends within a transaction".into(),
+            )),
+            Ok(Pull::Diverged(why)) => Err(Error::Diverged(why)),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// A transaction's pages as the log has them, each in its last version.
+#[derive(Default)]
+pub struct FirstCommit {
+    pub pages: BTreeMap<u32, Box<Page>>,
+    /// The pages of the frames that were skipped.
+    pub before: BTreeMap<u32, Box<Page>>,
+    skip: u64,
+    frames: u64,
+    whole: bool,
+}
+
+impl FirstCommit {
+    fn new(skip: u64) -> FirstCommit {
+        FirstCommit {
+            skip,
+            ..FirstCommit::default()
+        }
+    }
+}
+
+impl PageSink for FirstCommit {
+    fn page(&mut self, pgno: u32, page: &Page) -> Result<()> {
+        if self.whole {
+            return Err(Error::Internal("no more is wanted".into()));
+        }
+        let pages = match self.frames < self.skip {
+            true => &mut self.before,
+            false => &mut self.pages,
+        };
+        pages.insert(pgno, Box::new(*page));
+        self.frames += 1;
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        self.whole = self.frames > self.skip;
+    }
+
+    fn compacted(&mut self) -> Result<()> {
+        // What the next commit was is not told any more.
+        Err(Error::Protocol(
+            "the primary has compacted its log meanwhile".into(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::PAGE_SIZE;
+
+    #[test]
+    fn what_was_there_before_is_skipped() {
+        let mut first = FirstCommit::new(3);
+        let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
+        assert!(put(1) && put(2) && put(1));
+        first.committed();
+        assert!(!first.whole);
+        let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
+        assert!(put(5) && put(1));
+        first.committed();
+        assert!(first.whole && first.page(9, &[0; PAGE_SIZE]).is_err());
+        assert_eq!(first.before.keys().collect::<Vec<_>>(), [&1, &2]);
+        assert_eq!(first.pages.keys().collect::<Vec<_>>(), [&1, &5]);
+    }
+}

@@ -1,0 +1,381 @@
+//! A commit shipped as rows: what the transaction's pages mean, as SQL at the
+//! primary; and here the way back to the primary's own pages, for they will
+//! not be these.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::Replica;
+use super::apply::Located;
+use super::position::{PositionFile, Record};
+use super::transaction::LocalTransaction;
+use super::undo::{self, Undo, UndoFile};
+use super::writer::{at, moved, patience, suits};
+use crate::btree::{Known, Pages, Step, Value, decode};
+use crate::config::WritePath;
+use crate::error::{Error, Result};
+use crate::ffi::api;
+use crate::ffi::vfs::BaseVfs;
+use crate::remote::lease::{Kept, Lease};
+use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::primary::Primary;
+use crate::remote::rows::{Command, Ground, ShippedRows};
+use crate::remote::transaction::{NotShipped, Transaction};
+use crate::remote::values::Argument;
+use crate::rows::{Statement, bulk, plan};
+use crate::wal::writer::LogEnd;
+use crate::wal::{PAGE_SIZE, Page};
+
+/// So many pages are kept before the primary's are fetched: 16 MiB.
+const MAX_UNDO: u64 = 4096;
+
+/// What a writer of rows knows from one commit to the next.
+pub struct Rows {
+    /// Of the state whose log ends there.
+    known: Option<(LogEnd, Known)>,
+    undo: UndoFile,
+    vfs: BaseVfs,
+    path: String,
+}
+
+/// A commit on its way.
+pub struct RowsCommit<'a> {
+    pub replica: &'a Replica,
+    pub primary: &'a Primary,
+    pub store: &'a mut PositionFile,
+    pub base: &'a Located,
+    pub transaction: &'a LocalTransaction<'a>,
+    /// The state it leads to, but for its undo.
+    pub state: Record,
+    /// The stream is to stay open for the next one.
+    pub keep: bool,
+}
+
+/// The writer's open streams.
+pub struct Streams<'a> {
+    pub lease: &'a mut Option<Lease>,
+    pub kept: &'a mut Option<Kept>,
+}
+
+/// What became of it.
+pub struct Committed {
+    /// Whether there was anything to ship.
+    pub shipped: bool,
+    /// The primary's frame, if that is known.
+    pub frame_no: Option<u64>,
+    /// The primary's pages should be fetched now.
+    pub pull: bool,
+}
+
+impl Rows {
+    pub fn new(vfs: BaseVfs, path: &str) -> Rows {
+        Rows {
+            known: None,
+            undo: UndoFile::default(),
+            vfs,
+            path: path.to_string(),
+        }
+    }
+
+    /// Whether a commit can build upon a state that needs this.
+    pub fn can_build_upon(&mut self, undo: &Undo) -> bool {
+        self.undo.knows(undo)
+            || undo::open(&self.vfs, &self.path, false)
+                .and_then(|file| self.undo.learn(&file, undo))
+                .is_ok()
+    }
+
+    pub fn commit(&mut self, commit: RowsCommit, streams: Streams) -> Result<Committed> {
+        let RowsCommit {
+            base, transaction, ..
+        } = commit;
+        let known = match self.known.take() {
+            Some((end, known)) if base.end == Some(end) => known,
+            _ => Known::load(transaction).map_err(not_expressible)?,
+        };
+        let decoded = decode(&known, transaction).map_err(not_expressible)?;
+        let statements = plan(&decoded).map_err(not_expressible)?;
+        let step = decoded.step;
+        let before = &base.record.undo;
+        let (vfs, path) = (self.vfs, self.path.clone());
+        let done = self
+            .publish(commit, streams, &statements)
+            .inspect_err(|_| {
+                if before.is_none() {
+                    // There is no state that needs it.
+                    undo::remove(&vfs, &path);
+                }
+            })?;
+        self.note(transaction.end, known, step);
+        Ok(done)
+    }
+
+    fn note(&mut self, end: LogEnd, mut known: Known, step: Step) {
+        if known.advance(step).is_ok() {
+            self.known = Some((end, known));
+        }
+    }
+
+    fn publish(
+        &mut self,
+        commit: RowsCommit,
+        streams: Streams,
+        statements: &[Statement],
+    ) -> Result<Committed> {
+        let (base, transaction) = (&commit.base.record, commit.transaction);
+        let read = |pgno, page: &mut Page| transaction.before.read(pgno, page);
+        let file = undo::open(&self.vfs, &self.path, base.undo.is_none())?;
+        let mut undo = self.undo.keep(
+            &file,
+            u64::from_le_bytes(api::random()),
+            base.undo.as_ref(),
+            base.page_count,
+            transaction.pages(),
+            read,
+        )?;
+        let shipped = !statements.is_empty();
+        // Recorded and durable before anything is sent: whichever state a
+        // crash leaves, there is a record of it. How far the primary then is,
+        // it has to be asked.
+        undo.frame_no = base.logical().filter(|_| !shipped);
+        let mut record = Record {
+            undo: Some(undo),
+            ..commit.state.clone()
+        };
+        commit.store.append(record.clone())?;
+        commit.store.sync()?;
+        let mut frame_no = base.logical();
+        if shipped {
+            frame_no = commit.ship(streams, statements)?;
+            if let (Some(undo), Some(_)) = (&mut record.undo, frame_no) {
+                undo.frame_no = frame_no;
+                // It is committed: what fails here costs a question.
+                let _ = commit.store.append(record.clone());
+            }
+        }
+        let kept = record.undo.map_or(0, |undo| undo.entries);
+        Ok(Committed {
+            shipped,
+            frame_no,
+            pull: frame_no.is_none() || kept > MAX_UNDO,
+        })
+    }
+}
+
+impl RowsCommit<'_> {
+    /// Answers the primary's frame with the commit, if that can be told.
+    fn ship(&self, streams: Streams, statements: &[Statement]) -> Result<Option<u64>> {
+        let suits = |kept: &Kept| kept.is_for_rows() && suits(kept, &self.base.record);
+        let ground = match streams.lease.take() {
+            Some(lease) => Some(Ground::Lease(lease)),
+            None => match streams.kept.take() {
+                Some(kept) if suits(&kept) => Some(Ground::Kept(kept)),
+                Some(kept) => {
+                    self.primary.discard(kept);
+                    None
+                }
+                None => None,
+            },
+        };
+        let first = ground.map(|ground| self.ship_once(ground, statements));
+        let result = match first {
+            // The lock was taken back in the meantime, or has still to be taken.
+            None | Some(Err(NotShipped::LeaseLost)) => {
+                let mut wait = patience(self.replica.timeout());
+                let lease = self.primary.lock(WritePath::Rows, &mut wait)?;
+                if !at(&lease, &self.base.record) {
+                    self.primary.give_back(lease);
+                    return Err(moved());
+                }
+                self.ship_once(Ground::Lease(lease), statements)
+            }
+            Some(result) => result,
+        };
+        let shipped = self.settle(result, statements)?;
+        if let Some(fresh) = shipped.kept
+            && let Some(old) = streams.kept.replace(fresh)
+        {
+            self.primary.discard(old);
+        }
+        Ok(shipped.frame_no)
+    }
+
+    fn ship_once(
+        &self,
+        ground: Ground,
+        statements: &[Statement],
+    ) -> std::result::Result<ShippedRows, NotShipped> {
+        let proofs = self.transaction.proofs();
+        self.primary
+            .ship_rows(ground, proofs, commands(statements), self.keep)
+    }
+
+    fn settle(
+        &self,
+        result: std::result::Result<ShippedRows, NotShipped>,
+        statements: &[Statement],
+    ) -> Result<ShippedRows> {
+        let (error, stream) = match result {
+            Ok(shipped) => return Ok(shipped),
+            Err(NotShipped::Unknown(error, stream)) => (error, stream),
+            Err(NotShipped::Refused(e)) => return Err(with_a_way_out(e)),
+            Err(NotShipped::Moved | NotShipped::Overgrown) => return Err(moved()),
+            Err(NotShipped::LeaseLost) => {
+                return Err(Error::Busy(
+                    "the primary gave its write lock to another writer".into(),
+                ));
+            }
+        };
+        let base = &self.base.record;
+        let past = Past {
+            base: &base.position,
+            skip: base
+                .logical()
+                .map_or(0, |n| (n + 1).saturating_sub(base.position.next())),
+            path: WritePath::Rows,
+        };
+        let is_ours = |first: &FirstCommit| self.is_ours(first, statements);
+        let deadline = Instant::now() + self.replica.timeout() * 2;
+        match self.primary.outcome(stream, &past, &is_ours, deadline) {
+            // How far the log is, a pull will tell.
+            Ok(true) => Ok(ShippedRows {
+                frame_no: None,
+                kept: None,
+            }),
+            Ok(false) => Err(Error::Unreachable(format!(
+                "the commit did not arrive: {error}"
+            ))),
+            Err(e) => Err(Error::Unknown(format!(
+                "whether the primary has committed is unknown: {error}; and then: {e}; replica_sync() will show it"
+            ))),
+        }
+    }
+
+    /// Whether a transaction of the primary's log does what ours does.
+    fn is_ours(&self, first: &FirstCommit, statements: &[Statement]) -> Result<bool> {
+        let theirs = Logged::new(self, first)?;
+        let known = Known::load(&theirs)?;
+        let found = match decode(&known, &theirs).and_then(|decoded| plan(&decoded)) {
+            Ok(found) => found,
+            // No replica's rows have led to it.
+            Err(Error::ReadOnly(_)) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        Ok(sorted(&found) == sorted(statements))
+    }
+}
+
+/// What is done, in an order that does not depend on the layout of pages.
+/// Without what only checks: it depends on the order of the schema's rows,
+/// which is another where triggers were made anew.
+fn sorted(statements: &[Statement]) -> Vec<String> {
+    let text = |s: &Statement| format!("{} {:?}", s.sql, s.args);
+    let acts = |s: &&Statement| !s.sql.starts_with("SELECT ");
+    let mut texts: Vec<String> = statements.iter().filter(acts).map(text).collect();
+    texts.sort_unstable();
+    texts
+}
+
+/// A transaction of the primary's log, upon the primary's own pages.
+struct Logged<'a> {
+    first: &'a FirstCommit,
+    local: &'a LocalTransaction<'a>,
+    undo: HashMap<u32, Box<Page>>,
+    changed: Vec<u32>,
+    sizes: (u32, u32),
+}
+
+impl<'a> Logged<'a> {
+    fn new(commit: &RowsCommit<'a>, first: &'a FirstCommit) -> Result<Logged<'a>> {
+        let mut undo = HashMap::new();
+        if let Some(kept) = &commit.base.record.undo {
+            undo::read(
+                &commit.replica.vfs,
+                commit.replica.path(),
+                kept,
+                |pgno, page| {
+                    undo.insert(pgno, Box::new(*page));
+                    Ok(())
+                },
+            )?;
+        }
+        let mut logged = Logged {
+            first,
+            local: commit.transaction,
+            undo,
+            changed: first.pages.keys().copied().collect(),
+            sizes: (0, 0),
+        };
+        let size = |page1: &[u8]| u32::from_be_bytes([page1[28], page1[29], page1[30], page1[31]]);
+        logged.sizes = (size(&logged.before(1)?), size(&logged.after(1)?));
+        Ok(logged)
+    }
+}
+
+impl Pages for Logged<'_> {
+    fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+        let newest = self.first.before.get(&pgno).or(self.undo.get(&pgno));
+        if let Some(page) = newest {
+            return Ok(Cow::Borrowed(&page[..]));
+        }
+        let mut page = Box::new([0; PAGE_SIZE]);
+        self.local.before.read(pgno, &mut page)?;
+        Ok(Cow::Owned(page.to_vec()))
+    }
+
+    fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
+        match self.first.pages.get(&pgno) {
+            Some(page) => Ok(Cow::Borrowed(&page[..])),
+            None => self.before(pgno),
+        }
+    }
+
+    fn changed(&self) -> &[u32] {
+        &self.changed
+    }
+
+    fn size_before(&self) -> u32 {
+        self.sizes.0
+    }
+
+    fn size_after(&self) -> u32 {
+        self.sizes.1
+    }
+}
+
+fn commands(statements: &[Statement]) -> impl Iterator<Item = Command> {
+    bulk(statements).map(|statement| Command {
+        sql: statement.sql,
+        args: statement.args.iter().map(argument).collect(),
+        affected: statement.affected,
+    })
+}
+
+fn argument(value: &Value) -> Argument {
+    match value {
+        Value::Null => Argument::null(),
+        Value::Int(n) => Argument::integer(*n),
+        Value::Real(n) => Argument::float(*n),
+        Value::Text(text) => Argument::text(text),
+        Value::RawText(bytes) | Value::Blob(bytes) => Argument::blob(bytes),
+    }
+}
+
+fn not_expressible(error: Error) -> Error {
+    match error {
+        Error::ReadOnly(why) | Error::Corrupt(why) => with_a_way_out(Error::ReadOnly(format!(
+            "this transaction cannot be given to the primary as SQL: {why}"
+        ))),
+        e => e,
+    }
+}
+
+fn with_a_way_out(error: Error) -> Error {
+    match error {
+        Error::ReadOnly(why) if !why.contains("replica_exec") => Error::ReadOnly(format!(
+            "{why}; what the primary does take can be run there with replica_exec"
+        )),
+        e => e,
+    }
+}
