@@ -1,7 +1,4 @@
-"""Writes through replicas that are live: the writer, the stream and other processes do not get in each other's way.
-
-Needs the write path: switch on after the merge.
-"""
+"""Writes through replicas that are live: the writer, the stream and other processes do not get in each other's way."""
 import threading
 import time
 
@@ -9,6 +6,8 @@ import pytest
 from harness.check import identical
 from harness.host import SqlError
 from harness.primary import eventually
+
+pytestmark = pytest.mark.usefixtures("write_path")
 
 COUNT = "SELECT count(*) FROM users"
 INSERT = "INSERT INTO users(name) VALUES('x')"

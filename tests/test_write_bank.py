@@ -11,6 +11,8 @@ from harness.host import replica_uri
 from harness.paths import LIB, PYTHON
 from harness.primary import SqlFailed, eventually
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 ACCOUNTS, MONEY, SECONDS = 20, 1000, 4
 SEED = f"""
 CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL, note TEXT);

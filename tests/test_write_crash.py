@@ -8,6 +8,8 @@ from harness.check import identical
 from harness.paths import PYTHON
 from harness.shell import PRELUDE, integrity
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, x);
 CREATE TABLE log(n INTEGER PRIMARY KEY);

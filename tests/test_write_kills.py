@@ -12,6 +12,8 @@ from harness.paths import LIB, PYTHON
 from harness.shell import stock
 from test_processes import together
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE acts(n INTEGER PRIMARY KEY, rows INTEGER);
 CREATE TABLE data(id INTEGER PRIMARY KEY, act INTEGER, v BLOB);

@@ -9,6 +9,8 @@ from harness.host import BUSY, IOERR, READONLY, SqlError
 from harness.primary import eventually
 from harness.shell import stock
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
 INSERT INTO t SELECT value, 'seed ' || value FROM generate_series(1, 100);
@@ -239,7 +241,7 @@ def test_a_transaction_of_several_requests(part, fate, host, path, primary, prox
     db = host.open(path, proxy.url, timeout=5)
     db("PRAGMA cache_size = 50")
     before = primary.hello()
-    is_part = commits if part == "commit" else lambda request: request.pages > 1000 and not request.commits
+    is_part = commits if part == "commit" else lambda request: request.is_part
     done = proxy.once(is_part, fate)
     if part == "commit" and fate != CUT:
         db(BIG)
@@ -278,7 +280,7 @@ def test_a_crash_while_the_answer_is_awaited(new_host, path, primary, proxy):
         identical(path, primary)
 
 
-def test_a_crash_where_the_log_has_the_page_of_the_commit_already(new_host, path, primary, proxy):
+def test_a_crash_where_the_log_has_the_page_of_the_commit_already(write_path, new_host, path, primary, proxy):
     """The log begins anew over its old frames. A commit frame of which only the header is new is whole if the page that
     lies there is the same by chance: no such commit may come to life before the primary has it."""
     host = new_host()
@@ -298,7 +300,8 @@ def test_a_crash_where_the_log_has_the_page_of_the_commit_already(new_host, path
     assert stock(path, "SELECT v FROM t WHERE id = 7") == "a"
     db = new_host().open(path, proxy.url, timeout=10)
     assert db.one("SELECT v FROM t WHERE id = 7") == "a"
-    assert db.sync()["frames_synced"] == 0
+    synced = db.sync()["frames_synced"]
+    assert synced == 0 or write_path == "rows"  # then the primary's own pages had still to come
     identical(path, primary)
 
 

@@ -6,6 +6,8 @@ from harness.check import fails, identical, outcome
 from harness.faults import Gateway
 from harness.host import BUSY, READONLY
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);
 INSERT INTO t SELECT value, 'seed ' || value FROM generate_series(1, 100);

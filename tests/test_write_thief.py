@@ -8,6 +8,8 @@ from harness.faults import Late
 from harness.host import BUSY
 from test_processes import together
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
 CREATE TABLE big(id INTEGER PRIMARY KEY, data BLOB);
@@ -86,7 +88,7 @@ def parts(db, proxy, thief):
 def first_part(db, proxy, thief):
     """While the first of several requests is on its way."""
     thieves = parts(db, proxy, thief)
-    proxy.once(lambda request: request.pages > 1000, Late(STOLEN), before=lambda: thieves.append(thief()))
+    proxy.once(lambda request: request.is_part, Late(STOLEN), before=lambda: thieves.append(thief()))
     return thieves
 
 

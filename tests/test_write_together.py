@@ -9,6 +9,8 @@ from harness.host import BUSY, READONLY, SqlError, replica_uri
 from harness.shell import shell, stock
 from test_processes import together
 
+pytestmark = pytest.mark.usefixtures("write_path")
+
 SEED = """
 CREATE TABLE counters(id INTEGER PRIMARY KEY, n INTEGER NOT NULL);
 CREATE TABLE acts(who TEXT, n INTEGER, filler BLOB, PRIMARY KEY(who, n));

@@ -47,6 +47,11 @@ class Request:
     def pages(self):
         return self.body.count(b"UPDATE sqlite_dbpage")
 
+    @property
+    def is_part(self):
+        """Carries a part of a large transaction, with more to follow."""
+        return self.path == "/v3-protobuf/pipeline" and len(self.body) > 1_000_000 and not self.commits
+
 
 class FaultProxy(Proxy):
     """`rule(request)` answers what is to become of it; it may take its time, and do things of its own."""
