@@ -5,6 +5,7 @@ import time
 
 import pytest
 from harness.check import identical
+from harness.host import DEFAULTS
 from harness.paths import PYTHON
 from harness.shell import PRELUDE, integrity
 
@@ -50,7 +51,7 @@ def test_kills_of_a_writer(lock, path, new_primary, new_host):
     primary = new_primary(SEED)
     acknowledged = 0
     for _ in range(25):  # the dead one may leave the primary locked for 5 s
-        writer = subprocess.Popen([PYTHON, "-c", PRELUDE + WRITER, path, primary.url, lock, str(acknowledged)],
+        writer = subprocess.Popen([PYTHON, "-c", f"DEFAULTS = {DEFAULTS!r}" + PRELUDE + WRITER, path, primary.url, lock, str(acknowledged)],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         first = writer.stdout.readline()
         assert first, writer.stderr.read()

@@ -84,7 +84,7 @@ class Lane:
         writer.kill()
         output, errors = writer.communicate()
         assert not errors, errors
-        said = [line.split() for line in (line + output).splitlines()]
+        said = [line.split() for line in (line + output).splitlines(True) if line.endswith("\n")]
         assert ["done"] in [words[:1] for words in said], said
         acknowledged = max(int(words[1]) for words in said if words[0] == "done")
         # A shell that is the last to close checkpoints and takes the log away; else the next writer recovers.

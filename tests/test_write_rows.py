@@ -438,3 +438,40 @@ def test_a_loop_over_rows_that_writes(host, path, primary):
     assert undo(path).exists()
     db("SELECT replica_freeze()")
     assert not undo(path).exists()
+
+
+@pytest.mark.parametrize("schema_changes", [
+    ["DELETE FROM orders WHERE id > 100", "DELETE FROM orders WHERE id < 60", "CREATE TABLE b(x)", "CREATE TABLE c(x)"],
+    ["DELETE FROM orders WHERE id > 100", "DELETE FROM orders WHERE id < 60", None, "CREATE TABLE b(x)", "CREATE TABLE c(x)"],
+    ["CREATE TABLE a(x)", "CREATE TABLE b(x)", "DROP TABLE a", "CREATE TABLE c(x)"],
+    ["CREATE TABLE b(x)", "CREATE TABLE a(x)", "CREATE TABLE c(x)", "DROP TABLE a"],
+    ["CREATE TABLE a(x)", "CREATE TABLE d(x)", "DROP TABLE a", "DROP TABLE d", None, "CREATE TABLE b(x)", "CREATE TABLE c(x)"],  # None: a transaction ends
+    ["CREATE TABLE c(x)", None, "CREATE TABLE a(x)", "CREATE TABLE b(x)", "DROP TABLE a"],
+])
+def test_connections_that_know_where_tables_lie(schema_changes, host, new_host, path, primary):
+    """There they lie at other pages: whoever knows where they lie here looks again."""
+    db = host.open(path, primary.url)
+    others = [host.open(path, primary.url), new_host().open(path, primary.url), new_host(library=None).plain(path)]
+    db("BEGIN")
+    for change in schema_changes:
+        if change:
+            db(change)
+        else:
+            db("COMMIT")
+            db("BEGIN")
+    db("INSERT INTO b VALUES('of b')")
+    db("INSERT INTO c VALUES('of c')")
+    db("COMMIT")
+
+    def seen():
+        return [[one.one(f"SELECT x FROM {table}") for table in "bc"] for one in [db, *others]]
+
+    assert seen() == [["of b", "of c"]] * 4
+    places = db("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('b', 'c')")
+    db.sync()
+    assert seen() == [["of b", "of c"]] * 4
+    assert places != db("SELECT name, rootpage FROM sqlite_schema WHERE name IN ('b', 'c')"), "nothing was tested"
+    for n, one in enumerate([db, *others[:2]]):
+        one("UPDATE b SET x = x || ?", n)
+    assert primary.sql("SELECT x FROM b") == [["of b012"]]
+    identical(path, primary)

@@ -8,7 +8,7 @@ pub mod http;
 pub mod lease;
 mod mailbox;
 pub mod outcome;
-mod pages;
+pub mod pages;
 pub mod primary;
 mod program;
 pub mod rows;

@@ -19,6 +19,7 @@ use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
 use crate::remote::lease::{Kept, Lease};
 use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::pages::unused_name;
 use crate::remote::primary::Primary;
 use crate::remote::rows::{Command, Ground, ShippedRows};
 use crate::remote::transaction::{NotShipped, Transaction};
@@ -50,6 +51,25 @@ pub struct RowsCommit<'a> {
     pub state: Record,
     /// The stream is to stay open for the next one.
     pub keep: bool,
+}
+
+/// What is run at the primary.
+struct Program {
+    /// What the transaction does.
+    changes: Vec<Statement>,
+    /// What changes the schema cookie, and nothing else.
+    cookies: Vec<Statement>,
+}
+
+impl Program {
+    fn commands(&self) -> impl Iterator<Item = Command> {
+        let statements = bulk(&self.changes).chain(self.cookies.iter().cloned());
+        statements.map(|statement| Command {
+            sql: statement.sql,
+            args: statement.args.iter().map(argument).collect(),
+            affected: statement.affected,
+        })
+    }
 }
 
 /// The writer's open streams.
@@ -95,18 +115,20 @@ impl Rows {
             _ => Known::load(transaction).map_err(not_expressible)?,
         };
         let decoded = decode(&known, transaction).map_err(not_expressible)?;
-        let statements = plan(&decoded).map_err(not_expressible)?;
+        let changes = plan(&decoded).map_err(not_expressible)?;
+        let program = Program {
+            cookies: new_cookies(transaction, &changes)?,
+            changes,
+        };
         let step = decoded.step;
         let before = &base.record.undo;
         let (vfs, path) = (self.vfs, self.path.clone());
-        let done = self
-            .publish(commit, streams, &statements)
-            .inspect_err(|_| {
-                if before.is_none() {
-                    // There is no state that needs it.
-                    undo::remove(&vfs, &path);
-                }
-            })?;
+        let done = self.publish(commit, streams, &program).inspect_err(|_| {
+            if before.is_none() {
+                // There is no state that needs it.
+                undo::remove(&vfs, &path);
+            }
+        })?;
         self.note(transaction.end, known, step);
         Ok(done)
     }
@@ -121,7 +143,7 @@ impl Rows {
         &mut self,
         commit: RowsCommit,
         streams: Streams,
-        statements: &[Statement],
+        program: &Program,
     ) -> Result<Committed> {
         let (base, transaction) = (&commit.base.record, commit.transaction);
         let read = |pgno, page: &mut Page| transaction.before.read(pgno, page);
@@ -134,7 +156,7 @@ impl Rows {
             transaction.pages(),
             read,
         )?;
-        let shipped = !statements.is_empty();
+        let shipped = !(program.changes.is_empty() && program.cookies.is_empty());
         // Recorded and durable before anything is sent: whichever state a
         // crash leaves, there is a record of it. How far the primary then is,
         // it has to be asked.
@@ -147,7 +169,7 @@ impl Rows {
         commit.store.sync()?;
         let mut frame_no = base.logical();
         if shipped {
-            frame_no = commit.ship(streams, statements)?;
+            frame_no = commit.ship(streams, program)?;
             if let (Some(undo), Some(_)) = (&mut record.undo, frame_no) {
                 undo.frame_no = frame_no;
                 // It is committed: what fails here costs a question.
@@ -165,7 +187,7 @@ impl Rows {
 
 impl RowsCommit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
-    fn ship(&self, streams: Streams, statements: &[Statement]) -> Result<Option<u64>> {
+    fn ship(&self, streams: Streams, program: &Program) -> Result<Option<u64>> {
         let suits = |kept: &Kept| kept.is_for_rows() && suits(kept, &self.base.record);
         let ground = match streams.lease.take() {
             Some(lease) => Some(Ground::Lease(lease)),
@@ -178,7 +200,7 @@ impl RowsCommit<'_> {
                 None => None,
             },
         };
-        let first = ground.map(|ground| self.ship_once(ground, statements));
+        let first = ground.map(|ground| self.ship_once(ground, program));
         let result = match first {
             // The lock was taken back in the meantime, or has still to be taken.
             None | Some(Err(NotShipped::LeaseLost)) => {
@@ -188,11 +210,11 @@ impl RowsCommit<'_> {
                     self.primary.give_back(lease);
                     return Err(moved());
                 }
-                self.ship_once(Ground::Lease(lease), statements)
+                self.ship_once(Ground::Lease(lease), program)
             }
             Some(result) => result,
         };
-        let shipped = self.settle(result, statements)?;
+        let shipped = self.settle(result, &program.changes)?;
         if let Some(fresh) = shipped.kept
             && let Some(old) = streams.kept.replace(fresh)
         {
@@ -204,11 +226,11 @@ impl RowsCommit<'_> {
     fn ship_once(
         &self,
         ground: Ground,
-        statements: &[Statement],
+        program: &Program,
     ) -> std::result::Result<ShippedRows, NotShipped> {
         let proofs = self.transaction.proofs();
         self.primary
-            .ship_rows(ground, proofs, commands(statements), self.keep)
+            .ship_rows(ground, proofs, program.commands(), self.keep)
     }
 
     fn settle(
@@ -344,12 +366,33 @@ impl Pages for Logged<'_> {
     }
 }
 
-fn commands(statements: &[Statement]) -> impl Iterator<Item = Command> {
-    bulk(statements).map(|statement| Command {
-        sql: statement.sql,
-        args: statement.args.iter().map(argument).collect(),
-        affected: statement.affected,
-    })
+/// What makes the primary's schema cookie a later one than ours. There the
+/// transaction's tables lie at other pages; a connection that knows where they
+/// lie here must not find its cookie again once the primary's pages are here.
+fn new_cookies(transaction: &LocalTransaction, planned: &[Statement]) -> Result<Vec<Statement>> {
+    let ours = transaction.cookie_steps()?;
+    let define = |s: &&Statement| {
+        ["CREATE ", "DROP ", "ALTER "]
+            .iter()
+            .any(|w| s.sql.starts_with(w))
+    };
+    let theirs = planned.iter().filter(define).count() as u32;
+    let missing = match ours {
+        0 => 0,
+        ours => (ours + 1).saturating_sub(theirs),
+    };
+    let name = unused_name();
+    let pair = [
+        format!("CREATE VIEW {name} AS SELECT 1"),
+        format!("DROP VIEW {name}"),
+    ];
+    let statement = |sql: &String| Statement {
+        sql: sql.as_str().into(),
+        args: Vec::new(),
+        affected: None,
+    };
+    let pairs = (0..missing.div_ceil(2)).flat_map(|_| pair.iter().map(statement));
+    Ok(pairs.collect())
 }
 
 fn argument(value: &Value) -> Argument {

@@ -171,6 +171,14 @@ impl<'a> LocalTransaction<'a> {
         Ok(())
     }
 
+    /// How often the schema was changed, by the schema cookie.
+    pub fn cookie_steps(&self) -> Result<u32> {
+        let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
+        self.before.read(1, &mut old)?;
+        self.page(1, &mut new)?;
+        Ok(cookie(&new).wrapping_sub(cookie(&old)))
+    }
+
     pub fn size(&self) -> u32 {
         self.written.commit.size
     }
