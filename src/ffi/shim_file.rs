@@ -15,6 +15,10 @@ pub trait FileHooks: Sized {
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
         real.file_control(op, arg)
     }
+    /// Fills `buf`. Must not panic.
+    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
+        real.read_into(buf, at)
+    }
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         real.write_bytes(bytes, at as u64)
     }
@@ -168,16 +172,19 @@ impl<H: FileHooks> ShimFile<H> {
         guard(|| hooks.shm_lock(real, slot, count, flags))
     }
 
-    // Forwarding only: nothing here can panic.
     unsafe extern "C" fn read(
         file: *mut sql::sqlite3_file,
         buf: *mut c_void,
         len: c_int,
         at: i64,
     ) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.read(buf, len, at)
+        // SAFETY: a method of an open file, called with len bytes at buf.
+        unsafe {
+            let buf = std::slice::from_raw_parts_mut(buf.cast::<u8>(), len.max(0) as usize);
+            Self::hooks(file).read(Self::real(file), buf, at)
+        }
     }
+
     unsafe extern "C" fn write(
         file: *mut sql::sqlite3_file,
         buf: *const c_void,
@@ -190,6 +197,7 @@ impl<H: FileHooks> ShimFile<H> {
             Self::hooks(file).write(Self::real(file), bytes, at)
         })
     }
+    // Forwarding only: nothing here can panic.
     unsafe extern "C" fn truncate(file: *mut sql::sqlite3_file, size: i64) -> c_int {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.truncate(size)

@@ -137,7 +137,14 @@ impl<'a> LogTransaction<'a> {
             undo: None,
         })?;
         store.sync()?;
+        if base.is_none() {
+            store.note_history()?;
+        }
         prepared.publish()?;
+        if base.is_none() {
+            // Again: whoever has read in between may have read what was before.
+            store.note_history()?;
+        }
         if base.is_none_or(|base| base.undo.is_some()) {
             // Only then is the state before it gone for good.
             self.files.wal.sync()?;

@@ -35,7 +35,7 @@ use self::files::Hold;
 use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
-use self::position::{Identity, Record};
+use self::position::{History, Identity, Record};
 use self::progress::Progress;
 use self::scheduler::Background;
 use self::status::{Facts, State, Status};
@@ -68,6 +68,7 @@ pub struct Replica {
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
     frozen: AtomicBool,
+    history: History,
     /// Held by whoever works on the files or talks to the primary.
     engine: Mutex<Engine>,
     /// Used only on behalf of a connection that holds WAL_WRITE_LOCK.
@@ -105,6 +106,7 @@ impl Replica {
             status,
             ready: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
+            history: History::of(path),
             engine: Mutex::new(Engine {
                 local: None,
                 remote,
@@ -138,6 +140,11 @@ impl Replica {
     /// sockets and file locks the child has none.
     pub fn is_inherited(&self) -> bool {
         self.process != fork::process()
+    }
+
+    /// Changes whenever all of the content becomes that of another history.
+    pub fn history(&self) -> Option<u64> {
+        self.history.now()
     }
 
     pub fn path(&self) -> &str {

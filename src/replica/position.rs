@@ -17,7 +17,7 @@
 //! 8192  1024 records of 256 bytes, record `seq` in slot seq % 1024
 //!
 //! identity: 0 checksum u64 (XXH3 of 8..4096)   8 magic "libreplica 1\0\0\0\0"
-//!          24 generation u64   32 url length u16   34 namespace length u16
+//!          24 generation u64 (one more with each change of url or history)   32 url length u16   34 namespace length u16
 //!          36 url, namespace
 //! record:   0 checksum u64 (XXH3 of 8..256)    8 seq u64
 //!          16 frame_no u64, 2^64-1 for none    24 frame checksum u64
@@ -40,6 +40,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::digest::Digest;
@@ -370,6 +371,12 @@ impl PositionFile {
         Ok(())
     }
 
+    /// The content is about to be that of another history, or has just become it.
+    pub fn note_history(&mut self) -> Result<()> {
+        self.read_identity()?;
+        self.set_identity(self.identity.clone())
+    }
+
     fn read_identity(&mut self) -> Result<bool> {
         for copy in 0..2 {
             let mut bytes = [0; IDENTITY_SIZE];
@@ -506,6 +513,44 @@ impl PositionFile {
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.write_all(bytes))
             .map_err(|e| os("write", &self.path, &e))
+    }
+}
+
+/// Tells one history of a database's content from the next: the identity's
+/// generation, which grows with each.
+pub struct History {
+    path: String,
+    file: Mutex<Option<File>>,
+}
+
+impl History {
+    pub fn of(db_path: &str) -> History {
+        History {
+            path: path_of(db_path),
+            file: Mutex::new(None),
+        }
+    }
+
+    /// None if that cannot be told.
+    pub fn now(&self) -> Option<u64> {
+        let mut file = self.file.lock();
+        if file.is_none() {
+            *file = File::open(&self.path).ok();
+        }
+        let mut file = file.as_ref()?;
+        let mut newest = None;
+        for copy in 0..2 {
+            let mut bytes = [0; 8];
+            let at = SeekFrom::Start(copy * IDENTITY_SIZE as u64 + 24);
+            if file
+                .seek(at)
+                .and_then(|_| file.read_exact(&mut bytes))
+                .is_ok()
+            {
+                newest = newest.max(Some(u64::from_le_bytes(bytes)));
+            }
+        }
+        newest
     }
 }
 

@@ -28,6 +28,8 @@ use crate::rows::{Statement, bulk, plan};
 use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
 
+/// No transaction changes the schema as often.
+const FAR: u32 = 1 << 20;
 /// So many pages are kept before the primary's are fetched: 16 MiB.
 const MAX_UNDO: u64 = 4096;
 
@@ -379,6 +381,8 @@ fn new_cookies(transaction: &LocalTransaction, planned: &[Statement]) -> Result<
     let theirs = planned.iter().filter(define).count() as u32;
     let missing = match ours {
         0 => 0,
+        // Not counted up: it is far from the primary's.
+        FAR.. => 1,
         ours => (ours + 1).saturating_sub(theirs),
     };
     let name = unused_name();

@@ -52,8 +52,9 @@ pub struct Writer {
     /// Transactions that do not try their luck.
     eager: u32,
     after: After,
-    /// The pages of sqlite_schema as of a schema cookie.
+    /// The pages of sqlite_schema as of a schema cookie, in this history.
     schema: Option<(u32, HashSet<u32>)>,
+    history: Option<u64>,
     /// The lock was taken for rows.
     by_rows: bool,
     rows: Rows,
@@ -91,6 +92,7 @@ impl Writer {
             eager: 0,
             after: After::Nothing,
             schema: None,
+            history: None,
             by_rows: false,
             rows: Rows::new(vfs, path),
         }
@@ -279,6 +281,10 @@ impl Replica {
             let options = self.options.lock();
             (options.write_lock, options.read_your_writes)
         };
+        let history = self.history();
+        if std::mem::replace(&mut writer.history, history) != history {
+            writer.schema = None;
+        }
         writer.local(self)?;
         let Writer {
             primary,

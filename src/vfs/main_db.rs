@@ -7,6 +7,7 @@ use std::sync::Arc;
 use libsqlite3_sys as sql;
 use parking_lot::Mutex;
 
+use super::schema_watch::{SchemaWatch, is_page1};
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::busy::BusyHandler;
@@ -45,6 +46,9 @@ pub struct Transaction {
     /// In the log it could make a whole frame with what an older log has left
     /// behind it, and recovery would find a commit that never was.
     held: Option<(Vec<u8>, i64)>,
+    schema: SchemaWatch,
+    /// The connection copies the log into the database: what it reads, it writes.
+    checkpoints: bool,
 }
 
 impl Transaction {
@@ -52,6 +56,13 @@ impl Transaction {
         (self.writing, self.committed) = (true, false);
         self.capture.clear();
         self.held = None;
+    }
+
+    /// The connection has read page 1.
+    pub fn read_page1(&mut self, page1: &mut [u8]) {
+        if let Some(history) = self.replica.history().filter(|_| !self.checkpoints) {
+            self.schema.read(page1, history);
+        }
     }
 
     /// A write to the log.
@@ -123,6 +134,8 @@ impl MainDb {
             committed: false,
             capture: Capture::default(),
             held: None,
+            schema: SchemaWatch::default(),
+            checkpoints: false,
         };
         MainDb {
             replica,
@@ -159,6 +172,7 @@ impl MainDb {
         let exclusive = flags & sql::SQLITE_SHM_EXCLUSIVE != 0;
         if exclusive && slot == ShmLock::CHECKPOINT.slot {
             self.checkpointer = lock;
+            self.transaction.lock().checkpoints = lock;
         } else if !exclusive && slot >= ShmLock::FIRST_READER {
             let bit = 1 << slot;
             self.readers = if lock {
@@ -198,6 +212,14 @@ impl MainDb {
 }
 
 impl FileHooks for MainDb {
+    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
+        let code = real.read_into(buf, at);
+        if at == 0 && is_page1(buf) {
+            self.transaction.lock().read_page1(buf);
+        }
+        code
+    }
+
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         // Only a write transaction outside WAL mode asks for it: on a file that
         // was taken out of WAL mode, or by whoever is about to do so.

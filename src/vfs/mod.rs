@@ -3,6 +3,7 @@
 
 mod crypt;
 mod main_db;
+mod schema_watch;
 mod wal_file;
 
 use std::ffi::{CStr, c_int, c_void};
@@ -126,6 +127,12 @@ enum Watched {
 }
 
 impl FileHooks for Watched {
+    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
+        match self {
+            Watched::Database(file) => file.read(real, buf, at),
+            Watched::Wal(file) => file.read(real, buf, at),
+        }
+    }
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         match self {
             Watched::Database(file) => file.write(real, bytes, at),

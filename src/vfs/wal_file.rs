@@ -8,12 +8,21 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::main_db::Transaction;
+use super::schema_watch::is_page1;
 use crate::ffi::file::Real;
 use crate::ffi::shim_file::FileHooks;
 
 pub struct WalFile(pub Arc<Mutex<Transaction>>);
 
 impl FileHooks for WalFile {
+    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
+        let code = real.read_into(buf, at);
+        if is_page1(buf) {
+            self.0.lock().read_page1(buf);
+        }
+        code
+    }
+
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         self.0.lock().write(real, bytes, at)
     }
