@@ -135,3 +135,47 @@ while True: db.execute("SELECT replica_sync()").fetchone()
         same(db, primary)
         db.close()
         assert_no_plaintext(path.parent)
+
+
+def test_writes(write_path, new_host, new_primary, path):
+    """Whatever a commit keeps beside the file until the primary's pages have come is encrypted, too."""
+    primary, host = new_primary(MARKED), new_host()
+    undo = path.with_name(path.name + "-replica-undo")
+    db = host.open(path, primary.url, encryption_key=KEY)
+    db("PRAGMA cache_size = 10")
+    for n in range(3):
+        db("UPDATE secret SET v = 'plaintext-marker ' || id WHERE id % 7 = ?", n)
+        db("INSERT INTO secret(v) SELECT 'plaintext-marker ' || hex(randomblob(500)) FROM secret LIMIT 300")
+        db(f"CREATE TABLE more{n} AS SELECT * FROM secret LIMIT 50")
+        assert undo.exists() == (write_path == "rows")
+        assert_no_plaintext(path.parent)
+    db.one("SELECT replica_rekey('the second key')")
+    db("DELETE FROM secret WHERE id % 3 = 0")
+    host.kill()
+    assert_no_plaintext(path.parent)
+    db = new_host().open(path, encryption_key="the second key")
+    same(db, primary)
+    db("DELETE FROM secret WHERE id % 5 = 0")
+    same(db, primary)
+    db.sync()
+    same(db, primary)
+    assert not undo.exists()
+    assert_no_plaintext(path.parent)
+
+
+def test_an_altered_undo_is_no_use(new_host, new_primary, path):
+    primary, host = new_primary(MARKED), new_host()
+    undo = path.with_name(path.name + "-replica-undo")
+    db = host.open(path, primary.url, encryption_key=RAW, write_path="rows")
+    db("DELETE FROM secret WHERE id % 3 = 0")
+    host.kill()
+    data = bytearray(undo.read_bytes())
+    data[len(data) // 2] ^= 1
+    undo.write_bytes(data)
+    again = new_host()
+    db = again.open(path, primary.url, encryption_key=RAW, write_path="rows")
+    same(db, primary)
+    db.sync()
+    assert "undo" in again.last_error() and "again" in again.last_error()
+    same(db, primary)
+    assert_no_plaintext(path.parent)
