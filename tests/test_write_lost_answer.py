@@ -328,3 +328,18 @@ def test_the_log_cannot_be_read_any_more_after_that(db, primary, proxy, path):
     db("INSERT INTO t(v) VALUES('next')")
     assert primary.sql("SELECT v FROM t WHERE id > 100") == [["mine"], ["next"]]
     identical(path, primary)
+
+
+def test_another_replica_does_the_same_at_that_moment(db, new_host, path, primary, proxy):
+    """Its commit is, to the byte, what ours would have been, and is not taken for ours."""
+    more, length = "UPDATE t SET v = v || '+' WHERE id = 7", "SELECT length(v) - length('seed 7') FROM t WHERE id = 7"
+    other = new_host().open(path.with_name("other.db"), primary.url)
+    db(more)
+    other.sync()
+    done = proxy.once(commits, CUT, before=lambda: other.start(more).result(20))
+    error = outcome(lambda: db(more))
+    assert done.wait(20)
+    assert error is None or error.code in (READONLY, BUSY)
+    db.sync()
+    assert primary.sql(length) == [[2 + (error is None)]] == [[db.one(length)]]
+    identical(path, primary)

@@ -27,6 +27,12 @@ pub struct Stream {
     base: Option<String>,
 }
 
+impl Stream {
+    pub fn is_open(&self) -> bool {
+        self.baton.is_some()
+    }
+}
+
 /// Why a pipeline has no results.
 #[derive(Debug)]
 pub enum Failure {

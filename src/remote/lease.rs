@@ -38,6 +38,14 @@ pub struct Kept {
     pub(super) rows: bool,
 }
 
+/// Where a transaction begins.
+pub enum Ground {
+    /// It has begun: the lock is held.
+    Lease(Lease),
+    /// In the same request, if nobody else has committed since.
+    Kept(Kept),
+}
+
 impl Kept {
     pub fn is_fresh(&self) -> bool {
         self.used.elapsed() < STREAM_LIFE

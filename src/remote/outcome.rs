@@ -20,20 +20,19 @@ pub struct Past<'a> {
 }
 
 impl Primary {
-    /// Whether the first transaction past a point is the one in question
-    /// (`is_ours`). Before it is looked up, it is made sure that the request
-    /// cannot be run later.
+    /// Whether the commit whose answer is missing has been made. `unanswered`:
+    /// the stream that it went to. If nothing else tells, it is whether the
+    /// first transaction past a point is the one in question (`is_ours`).
     pub fn outcome(
         &self,
-        mut stream: Stream,
+        mut unanswered: Option<Stream>,
         past: &Past,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
         deadline: Instant,
     ) -> Result<bool> {
         let mut pause = Duration::from_millis(20);
-        let mut closed = false;
         loop {
-            let known = self.try_outcome(&mut stream, &mut closed, past, is_ours);
+            let known = self.try_outcome(&mut unanswered, past, is_ours);
             match known {
                 Err(Error::Unreachable(_) | Error::Busy(_))
                     if Instant::now() + pause < deadline =>
@@ -48,16 +47,16 @@ impl Primary {
 
     fn try_outcome(
         &self,
-        stream: &mut Stream,
-        closed: &mut bool,
+        unanswered: &mut Option<Stream>,
         past: &Past,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
     ) -> Result<bool> {
-        if !*closed {
-            // A baton counts once: either this closes the stream, and the lost
-            // request finds it closed, or the request has been there.
+        // A baton counts once: either this closes the stream, and the request
+        // will find it closed whenever it arrives, or the request was first.
+        if let Some(stream) = unanswered.as_mut().filter(|stream| stream.is_open()) {
             match pipeline(&self.http, stream, vec![close()]) {
-                Ok(_) | Err(Failure::Gone(_)) => *closed = true,
+                Ok(_) => return Ok(false),
+                Err(Failure::Gone(_)) => *unanswered = None,
                 Err(failure) => return Err(failure.into_error()),
             }
         }

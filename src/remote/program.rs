@@ -116,12 +116,13 @@ impl<'a> Program<'a> {
             Ok(results) => results,
             Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
             Err(Failure::Refused(e)) => return Err(NotShipped::Refused(e)),
-            Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, self.stream)),
+            Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, Some(self.stream))),
         };
         let mut results = results.into_iter();
         match self.failure(results.next(), count) {
             Some((step, NotShipped::Refused(e))) if step == commit => {
-                return Err(NotShipped::Unknown(e, self.stream));
+                self.drop_stream();
+                return Err(NotShipped::Unknown(e, None));
             }
             Some((_, failed)) => {
                 self.drop_stream();

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::hrana::stmt;
 use super::hrana_wire::{Value, ValueKind};
-use super::lease::{Kept, Lease, data_version};
+use super::lease::{Ground, Kept, data_version};
 use super::pages::integer;
 use super::primary::Primary;
 use super::program::{Program, log_end};
@@ -48,14 +48,6 @@ fn size(value: &Value) -> usize {
         Some(ValueKind::Text(bytes) | ValueKind::Blob(bytes)) => bytes.len(),
         _ => 8,
     }
-}
-
-/// Where a transaction begins.
-pub enum Ground {
-    /// It has begun: the lock is held.
-    Lease(Lease),
-    /// In the same request, if nobody else has committed since.
-    Kept(Kept),
 }
 
 /// A transaction that the primary has committed.

@@ -70,8 +70,9 @@ pub enum NotShipped {
     Moved,
     /// The primary's allocator cannot add as few pages as are needed.
     Overgrown,
-    /// No answer to the commit. The stream is what is known of it.
-    Unknown(Error, Stream),
+    /// No answer to the commit, which went to this stream; or, without one, an
+    /// answer that does not say what became of it.
+    Unknown(Error, Option<Stream>),
 }
 
 impl From<Error> for NotShipped {

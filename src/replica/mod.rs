@@ -3,12 +3,14 @@
 pub mod apply;
 mod backoff;
 mod chunk;
+mod commit;
 pub mod digest;
 pub mod files;
 pub mod image;
 pub mod leader;
 mod live;
 pub mod local;
+mod pages;
 pub mod pipeline;
 pub mod position;
 pub mod progress;

@@ -4,24 +4,20 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::Instant;
 
-use super::Replica;
-use super::apply::Located;
-use super::position::{PositionFile, Record};
+use super::commit::{Commit, Committed, Next, Streams, suits};
+use super::position::Record;
 use super::transaction::LocalTransaction;
 use super::undo::{self, Undo, UndoFile};
-use super::writer::{at, moved, patience, suits};
 use crate::btree::{Known, Pages, Step, Value, decode};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
-use crate::remote::lease::{Kept, Lease};
+use crate::remote::lease::Ground;
 use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::pages::unused_name;
-use crate::remote::primary::Primary;
-use crate::remote::rows::{Command, Ground, ShippedRows};
+use crate::remote::rows::{Command, ShippedRows};
 use crate::remote::transaction::{NotShipped, Transaction};
 use crate::remote::values::Argument;
 use crate::rows::{Statement, bulk, plan};
@@ -40,19 +36,6 @@ pub struct Rows {
     undo: UndoFile,
     vfs: BaseVfs,
     path: String,
-}
-
-/// A commit on its way.
-pub struct RowsCommit<'a> {
-    pub replica: &'a Replica,
-    pub primary: &'a Primary,
-    pub store: &'a mut PositionFile,
-    pub base: &'a Located,
-    pub transaction: &'a LocalTransaction<'a>,
-    /// The state it leads to, but for its undo.
-    pub state: Record,
-    /// The stream is to stay open for the next one.
-    pub keep: bool,
 }
 
 /// What is run at the primary.
@@ -74,22 +57,6 @@ impl Program {
     }
 }
 
-/// The writer's open streams.
-pub struct Streams<'a> {
-    pub lease: &'a mut Option<Lease>,
-    pub kept: &'a mut Option<Kept>,
-}
-
-/// What became of it.
-pub struct Committed {
-    /// Whether there was anything to ship.
-    pub shipped: bool,
-    /// The primary's frame, if that is known.
-    pub frame_no: Option<u64>,
-    /// The primary's pages should be fetched now.
-    pub pull: bool,
-}
-
 impl Rows {
     pub fn new(vfs: BaseVfs, path: &str) -> Rows {
         Rows {
@@ -108,8 +75,8 @@ impl Rows {
                 .is_ok()
     }
 
-    pub fn commit(&mut self, commit: RowsCommit, streams: Streams) -> Result<Committed> {
-        let RowsCommit {
+    pub fn commit(&mut self, commit: Commit, streams: &mut Streams) -> Result<Committed> {
+        let Commit {
             base, transaction, ..
         } = commit;
         let known = match self.known.take() {
@@ -143,8 +110,8 @@ impl Rows {
 
     fn publish(
         &mut self,
-        commit: RowsCommit,
-        streams: Streams,
+        commit: Commit,
+        streams: &mut Streams,
         program: &Program,
     ) -> Result<Committed> {
         let (base, transaction) = (&commit.base.record, commit.transaction);
@@ -171,7 +138,7 @@ impl Rows {
         commit.store.sync()?;
         let mut frame_no = base.logical();
         if shipped {
-            frame_no = commit.ship(streams, program)?;
+            frame_no = commit.ship_rows(streams, program)?;
             if let (Some(undo), Some(_)) = (&mut record.undo, frame_no) {
                 undo.frame_no = frame_no;
                 // It is committed: what fails here costs a question.
@@ -182,76 +149,26 @@ impl Rows {
         Ok(Committed {
             shipped,
             frame_no,
-            pull: frame_no.is_none() || kept > MAX_UNDO,
+            next: match frame_no.is_none() || kept > MAX_UNDO {
+                true => Next::Pull,
+                false => Next::Nothing,
+            },
         })
     }
 }
 
-impl RowsCommit<'_> {
+impl Commit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
-    fn ship(&self, streams: Streams, program: &Program) -> Result<Option<u64>> {
-        let suits = |kept: &Kept| kept.is_for_rows() && suits(kept, &self.base.record);
-        let ground = match streams.lease.take() {
-            Some(lease) => Some(Ground::Lease(lease)),
-            None => match streams.kept.take() {
-                Some(kept) if suits(&kept) => Some(Ground::Kept(kept)),
-                Some(kept) => {
-                    self.primary.discard(kept);
-                    None
-                }
-                None => None,
-            },
-        };
-        let first = ground.map(|ground| self.ship_once(ground, program));
+    fn ship_rows(&self, streams: &mut Streams, program: &Program) -> Result<Option<u64>> {
+        let base = &self.base.record;
+        let ground = streams.take(|kept| kept.is_for_rows() && suits(kept, base));
+        let first = ground.map(|ground| self.ship_rows_once(ground, program));
         let result = match first {
-            // The lock was taken back in the meantime, or has still to be taken.
             None | Some(Err(NotShipped::LeaseLost)) => {
-                let mut wait = patience(self.replica.timeout());
-                let lease = self.primary.lock(WritePath::Rows, &mut wait)?;
-                if !at(&lease, &self.base.record) {
-                    self.primary.give_back(lease);
-                    return Err(moved());
-                }
-                self.ship_once(Ground::Lease(lease), program)
+                self.ship_rows_once(Ground::Lease(self.lock(WritePath::Rows)?), program)
             }
             Some(result) => result,
         };
-        let shipped = self.settle(result, &program.changes)?;
-        if let Some(fresh) = shipped.kept
-            && let Some(old) = streams.kept.replace(fresh)
-        {
-            self.primary.discard(old);
-        }
-        Ok(shipped.frame_no)
-    }
-
-    fn ship_once(
-        &self,
-        ground: Ground,
-        program: &Program,
-    ) -> std::result::Result<ShippedRows, NotShipped> {
-        let proofs = self.transaction.proofs();
-        self.primary
-            .ship_rows(ground, proofs, program.commands(), self.keep)
-    }
-
-    fn settle(
-        &self,
-        result: std::result::Result<ShippedRows, NotShipped>,
-        statements: &[Statement],
-    ) -> Result<ShippedRows> {
-        let (error, stream) = match result {
-            Ok(shipped) => return Ok(shipped),
-            Err(NotShipped::Unknown(error, stream)) => (error, stream),
-            Err(NotShipped::Refused(e)) => return Err(with_a_way_out(e)),
-            Err(NotShipped::Moved | NotShipped::Overgrown) => return Err(moved()),
-            Err(NotShipped::LeaseLost) => {
-                return Err(Error::Busy(
-                    "the primary gave its write lock to another writer".into(),
-                ));
-            }
-        };
-        let base = &self.base.record;
         let past = Past {
             base: &base.position,
             skip: base
@@ -259,21 +176,24 @@ impl RowsCommit<'_> {
                 .map_or(0, |n| (n + 1).saturating_sub(base.position.next())),
             path: WritePath::Rows,
         };
-        let is_ours = |first: &FirstCommit| self.is_ours(first, statements);
-        let deadline = Instant::now() + self.replica.timeout() * 2;
-        match self.primary.outcome(stream, &past, &is_ours, deadline) {
-            // How far the log is, a pull will tell.
-            Ok(true) => Ok(ShippedRows {
-                frame_no: None,
-                kept: None,
-            }),
-            Ok(false) => Err(Error::Unreachable(format!(
-                "the commit did not arrive: {error}"
-            ))),
-            Err(e) => Err(Error::Unknown(format!(
-                "whether the primary has committed is unknown: {error}; and then: {e}; replica_sync() will show it"
-            ))),
-        }
+        let is_ours = |first: &FirstCommit| self.is_ours(first, &program.changes);
+        let shipped = self.settle(result, &past, &is_ours);
+        // How far the log is otherwise, a pull will tell.
+        let Some(shipped) = shipped.map_err(with_a_way_out)? else {
+            return Ok(None);
+        };
+        streams.keep(shipped.kept);
+        Ok(shipped.frame_no)
+    }
+
+    fn ship_rows_once(
+        &self,
+        ground: Ground,
+        program: &Program,
+    ) -> std::result::Result<ShippedRows, NotShipped> {
+        let proofs = self.transaction.proofs();
+        self.primary
+            .ship_rows(ground, proofs, program.commands(), self.keep)
     }
 
     /// Whether a transaction of the primary's log does what ours does.
@@ -311,7 +231,7 @@ struct Logged<'a> {
 }
 
 impl<'a> Logged<'a> {
-    fn new(commit: &RowsCommit<'a>, first: &'a FirstCommit) -> Result<Logged<'a>> {
+    fn new(commit: &Commit<'a>, first: &'a FirstCommit) -> Result<Logged<'a>> {
         let mut undo = HashMap::new();
         if let Some(kept) = &commit.base.record.undo {
             undo::read(

@@ -7,28 +7,28 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::apply::{Located, Message};
+use super::commit::{Commit, Next, Streams, at, suits};
 use super::files::Hold;
 use super::local::Local;
 use super::pipeline::{self, Outcome};
 use super::position::{Record, path_of};
-use super::rows::{Rows, RowsCommit, Streams};
+use super::rows::Rows;
 use super::transaction::{LocalTransaction, Written};
 use super::undo;
-use super::{Replica, reconcile};
+use super::{Replica, pages, reconcile};
 use crate::config::{WriteLock, WritePath};
 use crate::error::{Error, Result};
 use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::remote::lease::{Kept, Lease};
-use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::primary::Primary;
-use crate::remote::transaction::{NotShipped, Shipped, Transaction};
+use crate::remote::transaction::Transaction;
 use crate::remote::values::{Answer, Argument};
-use crate::remote::{Head, Position, Reached, chain};
+use crate::remote::{Head, Position, Reached};
 use crate::wal::index::Header;
 use crate::wal::{PAGE_SIZE, Page};
 
@@ -36,8 +36,6 @@ use crate::wal::{PAGE_SIZE, Page};
 const RETRY: Duration = Duration::from_millis(300);
 /// After a conflict so many transactions take the lock first.
 const EAGER_AFTER_CONFLICT: u32 = 16;
-/// The primary's cache holds more pages than this: it writes each page once.
-const SURELY_ONCE: usize = 256;
 
 pub struct Writer {
     primary: Arc<Primary>,
@@ -62,11 +60,7 @@ pub struct Writer {
 
 /// What remains to be done once SQLite has committed.
 enum After {
-    Nothing,
-    /// Page 1 as the primary has stamped it.
-    Correct(Position, Box<Page>),
-    /// The primary's log says how far this is.
-    Pull,
+    Next(Next),
     /// `read_your_writes=0`: the content before, until the next sync.
     Hide(Header, Vec<u32>, Record),
 }
@@ -90,7 +84,7 @@ impl Writer {
             spare_number: 0,
             kept: None,
             eager: 0,
-            after: After::Nothing,
+            after: After::Next(Next::Nothing),
             schema: None,
             history: None,
             by_rows: false,
@@ -131,7 +125,7 @@ impl Replica {
     /// whether to go on waiting for the primary's lock.
     pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
         let writer = &mut *self.writer.lock();
-        writer.after = After::Nothing;
+        writer.after = After::Next(Next::Nothing);
         if self.is_inherited() {
             return Err(Error::ReadOnly(format!(
                 "'{}' was opened before this process forked; open it anew",
@@ -329,86 +323,44 @@ impl Replica {
         }
         transaction.look_at_schema(schema)?;
         let optimistic = write_lock == WriteLock::Optimistic;
-        // For the next one, if that may use it.
-        let keep = optimistic && *eager <= 1;
-        if *by_rows {
-            let pages = transaction.pages().to_vec();
-            let commit = RowsCommit {
-                replica: self,
-                primary,
-                store: &mut local.store,
-                base: &located,
-                transaction: &transaction,
-                state,
-                keep,
-            };
-            let streams = Streams { lease, kept };
-            let done = rows.commit(commit, streams);
-            let conflict = matches!(done, Err(Error::Snapshot(_)));
-            *eager = eager_for(*eager, optimistic && conflict);
-            let done = done?;
-            *after = match done.pull {
-                _ if !visible => After::Hide(header, pages, base),
-                true => After::Pull,
-                false => After::Nothing,
-            };
-            if done.shipped {
-                self.status.shipped(done.frame_no.filter(|_| visible));
-            }
-            return Ok(());
-        }
-        if base.undo.is_some() {
-            return Err(moved());
-        }
-        // Recorded and durable before anything is sent: whichever state a
-        // crash leaves, there is a record of it. Where the primary will have
-        // to be looked at first, the record is of the position before: pulling
-        // what is here already does no harm.
-        let expected = expected(&base.position, &transaction)?;
-        local.store.append(Record {
-            position: expected.clone().unwrap_or_else(|| base.position.clone()),
-            ..state.clone()
-        })?;
-        local.store.sync()?;
-        let mut shipment = Shipment {
+        let commit = Commit {
             replica: self,
             primary,
-            base: &base,
+            store: &mut local.store,
+            base: &located,
             transaction: &transaction,
-            keep,
+            state,
+            keep: optimistic && *eager <= 1,
         };
-        let shipped = shipment.ship(lease, kept, *eager == 0);
-        let conflict = matches!(shipped, Err(Error::Snapshot(_)));
-        *eager = eager_for(*eager, optimistic && conflict);
-        let mut shipped = shipped?;
-        if let Some(fresh) = shipped.kept.take()
-            && let Some(old) = kept.replace(fresh)
-        {
-            primary.discard(old);
-        }
-        let reached = reached(&base.position, &shipped, &transaction)?;
-        *after = match (&reached, shipped.page1.take()) {
-            (Some(position), Some(page1)) => After::Correct(position.clone(), page1),
-            (Some(_), None) => After::Nothing,
-            (None, _) => After::Pull,
+        let mut streams = Streams {
+            primary,
+            lease,
+            kept,
         };
-        if reached.is_none() && expected.is_some() {
-            local.store.append(state)?;
-            local.store.sync()?;
+        let done = match *by_rows {
+            true => rows.commit(commit, &mut streams),
+            false => pages::commit(commit, &mut streams, *eager == 0),
+        };
+        *eager = match &done {
+            Err(Error::Snapshot(_)) if optimistic => EAGER_AFTER_CONFLICT,
+            _ => eager.saturating_sub(1),
+        };
+        let done = done?;
+        *after = match visible {
+            true => After::Next(done.next),
+            false => After::Hide(header, transaction.pages().to_vec(), base),
+        };
+        if done.shipped {
+            self.status.shipped(done.frame_no.filter(|_| visible));
         }
-        if !visible {
-            *after = After::Hide(header, transaction.pages().to_vec(), base);
-        }
-        self.status
-            .shipped(reached.and_then(|p| p.frame_no).filter(|_| visible));
         Ok(())
     }
 
     /// The connection is about to give WAL_WRITE_LOCK back; true if a sync is due then.
     pub fn end_write(&self) -> bool {
         let writer = &mut *self.writer.lock();
-        let after = std::mem::replace(&mut writer.after, After::Nothing);
-        if matches!(after, After::Nothing) {
+        let after = std::mem::replace(&mut writer.after, After::Next(Next::Nothing));
+        if matches!(after, After::Next(Next::Nothing)) {
             // Nothing was written, or a statement has to be begun again.
             if let Some(lease) = writer.lease.take() {
                 writer.primary.give_back(lease);
@@ -419,9 +371,11 @@ impl Replica {
             return true;
         };
         let done = match after {
-            After::Correct(position, page1) => local.correct(position, page1).map(|()| false),
+            After::Next(Next::Correct(position, page1)) => {
+                local.correct(position, page1).map(|()| false)
+            }
             After::Hide(header, pages, base) => local.hide(header, &pages, base).map(|()| false),
-            After::Nothing | After::Pull => Ok(true),
+            After::Next(Next::Nothing | Next::Pull) => Ok(true),
         };
         done.unwrap_or_else(|e| {
             // What is here is behind the primary, and says so.
@@ -473,27 +427,6 @@ impl Replica {
     }
 }
 
-/// For how many transactions the lock is taken first, after one more.
-fn eager_for(before: u32, conflict: bool) -> u32 {
-    match conflict {
-        true => EAGER_AFTER_CONFLICT,
-        false => before.saturating_sub(1),
-    }
-}
-
-/// Whether the lock was taken upon this state.
-pub fn at(lease: &Lease, record: &Record) -> bool {
-    lease.log_id == record.position.log_id && lease.frame_no == record.logical()
-}
-
-/// Whether nobody had committed since this state when the stream was last used.
-pub fn suits(kept: &Kept, record: &Record) -> bool {
-    kept.is_fresh()
-        && (record.undo.is_none() || kept.is_for_rows())
-        && kept.log_id == record.position.log_id
-        && kept.frame_no == record.logical()
-}
-
 /// At the same position there is the same page 1, else the histories differ.
 fn same_page1(local: &mut Local, lease: &Lease) -> Result<()> {
     let mut page = Box::new([0; PAGE_SIZE]);
@@ -507,166 +440,6 @@ fn same_page1(local: &mut Local, lease: &Lease) -> Result<()> {
     Err(Error::Diverged(
         "the primary is at this replica's frame and has another page 1".into(),
     ))
-}
-
-/// One transaction's way to the primary.
-struct Shipment<'a> {
-    replica: &'a Replica,
-    primary: &'a Primary,
-    base: &'a Record,
-    transaction: &'a LocalTransaction<'a>,
-    keep: bool,
-}
-
-impl Shipment<'_> {
-    fn ship(
-        &mut self,
-        lease: &mut Option<Lease>,
-        kept: &mut Option<Kept>,
-        try_kept: bool,
-    ) -> Result<Shipped> {
-        let first = match lease.take() {
-            Some(lease) => Some(self.primary.ship(lease, self.transaction, self.keep)),
-            None => match kept.take() {
-                Some(kept) if try_kept && self.suits(&kept) => {
-                    Some(self.primary.ship_kept(kept, self.transaction))
-                }
-                Some(kept) => {
-                    self.primary.discard(kept);
-                    None
-                }
-                None => None,
-            },
-        };
-        match first {
-            // The lock was taken back in the meantime, or has still to be taken.
-            None | Some(Err(NotShipped::LeaseLost)) => {}
-            Some(result) => return self.settle(result),
-        }
-        let mut wait = patience(self.replica.timeout());
-        let lease = self.primary.lock(WritePath::Pages, &mut wait)?;
-        if !at(&lease, self.base) {
-            self.primary.give_back(lease);
-            return Err(moved());
-        }
-        let result = self.primary.ship(lease, self.transaction, self.keep);
-        self.settle(result)
-    }
-
-    /// One request is enough only where nothing but pages changes.
-    fn suits(&self, kept: &Kept) -> bool {
-        let (before, after) = self.transaction.sizes();
-        suits(kept, self.base)
-            && !kept.is_for_rows()
-            && before == after
-            && !self.transaction.changes_schema()
-            && self.transaction.pages().len() <= SURELY_ONCE
-    }
-
-    fn settle(&self, result: std::result::Result<Shipped, NotShipped>) -> Result<Shipped> {
-        let (error, stream) = match result {
-            Ok(shipped) => return Ok(shipped),
-            Err(NotShipped::Refused(e)) => return Err(e),
-            Err(NotShipped::Moved) => return Err(moved()),
-            Err(NotShipped::LeaseLost) => {
-                return Err(Error::Busy(
-                    "the primary gave its write lock to another writer".into(),
-                ));
-            }
-            Err(NotShipped::Overgrown) => {
-                self.primary.reserve()?;
-                return Err(moved());
-            }
-            Err(NotShipped::Unknown(error, stream)) => (error, stream),
-        };
-        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
-        let past = Past {
-            base: &self.base.position,
-            skip: 0,
-            path: WritePath::Pages,
-        };
-        let deadline = Instant::now() + self.replica.timeout() * 2;
-        match self.primary.outcome(stream, &past, &is_ours, deadline) {
-            // How far the log is, a pull will tell.
-            Ok(true) => Ok(Shipped {
-                index: None,
-                written: Vec::new(),
-                page1: None,
-                kept: None,
-            }),
-            Ok(false) => Err(Error::Unreachable(format!(
-                "the commit did not arrive: {error}"
-            ))),
-            Err(e) => Err(Error::Unknown(format!(
-                "whether the primary has committed is unknown: {error}; and then: {e}; replica_sync() will show it"
-            ))),
-        }
-    }
-}
-
-/// Waits for a lock that SQLite cannot be asked about any more.
-pub fn patience(limit: Duration) -> impl FnMut() -> bool {
-    let deadline = Instant::now() + limit;
-    move || {
-        std::thread::sleep(Duration::from_millis(5));
-        Instant::now() < deadline
-    }
-}
-
-pub fn moved() -> Error {
-    Error::Snapshot(
-        "the primary has moved on since this transaction began; roll back and begin again".into(),
-    )
-}
-
-/// Where the primary's log will end, if the transaction's frames are surely
-/// the pages in order, each once, as they are here: page 1 is stamped there.
-fn expected(base: &Position, transaction: &LocalTransaction) -> Result<Option<Position>> {
-    let pages = transaction.pages();
-    if pages.first() == Some(&1) || pages.len() > SURELY_ONCE {
-        return Ok(None);
-    }
-    advanced(base, pages, None, transaction).map(Some)
-}
-
-/// Where it does end, if no other commit is behind it already.
-fn reached(
-    base: &Position,
-    shipped: &Shipped,
-    transaction: &LocalTransaction,
-) -> Result<Option<Position>> {
-    if shipped.written.is_empty() || (shipped.written[0] == 1 && shipped.page1.is_none()) {
-        return Ok(None);
-    }
-    if shipped.index != base.next().checked_add(shipped.written.len() as u64 - 1) {
-        return Ok(None);
-    }
-    let page1 = shipped.page1.as_deref();
-    advanced(base, &shipped.written, page1, transaction).map(Some)
-}
-
-/// `base` and these frames behind it.
-fn advanced(
-    base: &Position,
-    pages: &[u32],
-    page1: Option<&Page>,
-    transaction: &LocalTransaction,
-) -> Result<Position> {
-    let mut checksum = base.checksum;
-    let mut page = Box::new([0; PAGE_SIZE]);
-    for &pgno in pages {
-        let Some(sum) = checksum else { break };
-        match page1.filter(|_| pgno == 1) {
-            Some(page1) => *page = *page1,
-            None => transaction.page(pgno, &mut page)?,
-        }
-        checksum = Some(chain::next(sum, &page[..]));
-    }
-    Ok(Position {
-        log_id: base.log_id.clone(),
-        frame_no: Some(base.next() + pages.len() as u64 - 1),
-        checksum,
-    })
 }
 
 impl Local {

@@ -1,0 +1,143 @@
+//! A commit shipped as pages: what was computed here is what the primary
+//! holds, byte for byte, but for the stamp that it puts on page 1.
+
+use super::commit::{Commit, Committed, Next, Streams, moved, suits};
+use super::position::Record;
+use super::transaction::LocalTransaction;
+use crate::config::WritePath;
+use crate::error::Result;
+use crate::remote::lease::{Ground, Kept};
+use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::transaction::{NotShipped, Shipped, Transaction};
+use crate::remote::{Position, chain};
+use crate::wal::{PAGE_SIZE, Page};
+
+/// The primary's cache holds more pages than this: it writes each page once.
+const SURELY_ONCE: usize = 256;
+
+/// `try_kept`: a stream that was kept may ship it in one request.
+pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<Committed> {
+    let (base, transaction) = (&commit.base.record, commit.transaction);
+    if base.undo.is_some() {
+        return Err(moved());
+    }
+    // Recorded and durable before anything is sent: whichever state a crash
+    // leaves, there is a record of it. Where the primary will have to be
+    // looked at first, the record is of the position before: pulling what is
+    // here already does no harm.
+    let expected = expected(&base.position, transaction)?;
+    commit.store.append(Record {
+        position: expected.clone().unwrap_or_else(|| base.position.clone()),
+        ..commit.state.clone()
+    })?;
+    commit.store.sync()?;
+    let shipped = commit.ship_pages(streams, try_kept)?;
+    let reached = match &shipped {
+        Some(shipped) => reached(&base.position, shipped, transaction)?,
+        // How far the log is, a pull will tell.
+        None => None,
+    };
+    if reached.is_none() && expected.is_some() {
+        commit.store.append(commit.state)?;
+        commit.store.sync()?;
+    }
+    let page1 = shipped.and_then(|shipped| shipped.page1);
+    Ok(Committed {
+        shipped: true,
+        frame_no: reached.as_ref().and_then(|position| position.frame_no),
+        next: match (reached, page1) {
+            (Some(position), Some(page1)) => Next::Correct(position, page1),
+            (Some(_), None) => Next::Nothing,
+            (None, _) => Next::Pull,
+        },
+    })
+}
+
+impl Commit<'_> {
+    fn ship_pages(&self, streams: &mut Streams, try_kept: bool) -> Result<Option<Shipped>> {
+        let ground = streams.take(|kept| try_kept && self.suits(kept));
+        let first = ground.map(|ground| self.ship_pages_once(ground));
+        let result = match first {
+            None | Some(Err(NotShipped::LeaseLost)) => {
+                self.ship_pages_once(Ground::Lease(self.lock(WritePath::Pages)?))
+            }
+            Some(result) => result,
+        };
+        let past = Past {
+            base: &self.base.record.position,
+            skip: 0,
+            path: WritePath::Pages,
+        };
+        let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
+        let mut shipped = self.settle(result, &past, &is_ours)?;
+        streams.keep(shipped.as_mut().and_then(|shipped| shipped.kept.take()));
+        Ok(shipped)
+    }
+
+    fn ship_pages_once(&self, ground: Ground) -> std::result::Result<Shipped, NotShipped> {
+        match ground {
+            Ground::Lease(lease) => self.primary.ship(lease, self.transaction, self.keep),
+            Ground::Kept(kept) => self.primary.ship_kept(kept, self.transaction),
+        }
+    }
+
+    /// One request is enough only where nothing but pages changes.
+    fn suits(&self, kept: &Kept) -> bool {
+        let (before, after) = self.transaction.sizes();
+        suits(kept, &self.base.record)
+            && !kept.is_for_rows()
+            && before == after
+            && !self.transaction.changes_schema()
+            && self.transaction.pages().len() <= SURELY_ONCE
+    }
+}
+
+/// Where the primary's log will end, if the transaction's frames are surely
+/// the pages in order, each once, as they are here: page 1 is stamped there.
+fn expected(base: &Position, transaction: &LocalTransaction) -> Result<Option<Position>> {
+    let pages = transaction.pages();
+    if pages.first() == Some(&1) || pages.len() > SURELY_ONCE {
+        return Ok(None);
+    }
+    advanced(base, pages, None, transaction).map(Some)
+}
+
+/// Where it does end, if no other commit is behind it already.
+fn reached(
+    base: &Position,
+    shipped: &Shipped,
+    transaction: &LocalTransaction,
+) -> Result<Option<Position>> {
+    if shipped.written.is_empty() || (shipped.written[0] == 1 && shipped.page1.is_none()) {
+        return Ok(None);
+    }
+    if shipped.index != base.next().checked_add(shipped.written.len() as u64 - 1) {
+        return Ok(None);
+    }
+    let page1 = shipped.page1.as_deref();
+    advanced(base, &shipped.written, page1, transaction).map(Some)
+}
+
+/// `base` and these frames behind it.
+fn advanced(
+    base: &Position,
+    pages: &[u32],
+    page1: Option<&Page>,
+    transaction: &LocalTransaction,
+) -> Result<Position> {
+    let mut checksum = base.checksum;
+    let mut page = Box::new([0; PAGE_SIZE]);
+    for &pgno in pages {
+        let Some(sum) = checksum else { break };
+        match page1.filter(|_| pgno == 1) {
+            Some(page1) => *page = *page1,
+            None => transaction.page(pgno, &mut page)?,
+        }
+        checksum = Some(chain::next(sum, &page[..]));
+    }
+    Ok(Position {
+        log_id: base.log_id.clone(),
+        frame_no: Some(base.next() + pages.len() as u64 - 1),
+        checksum,
+    })
+}
