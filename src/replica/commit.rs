@@ -87,6 +87,13 @@ impl Commit<'_> {
         Err(moved())
     }
 
+    /// After an error: no content like this one is to be taken for that state.
+    pub fn retracted(self, record: &Record, error: Error) -> Error {
+        // It came to be nowhere; a record that stays is never found.
+        let _ = self.store.retract(record, &self.base.record);
+        error
+    }
+
     /// A definite outcome; None if it is committed and nothing else is known of it.
     pub fn settle<T>(
         &self,

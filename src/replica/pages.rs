@@ -26,12 +26,15 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
     // looked at first, the record is of the position before: pulling what is
     // here already does no harm.
     let expected = expected(&base.position, transaction)?;
-    commit.store.append(Record {
+    let record = commit.store.append(Record {
         position: expected.clone().unwrap_or_else(|| base.position.clone()),
         ..commit.state.clone()
     })?;
     commit.store.sync()?;
-    let shipped = commit.ship_pages(streams, try_kept)?;
+    let shipped = match commit.ship_pages(streams, try_kept) {
+        Ok(shipped) => shipped,
+        Err(e) => return Err(commit.retracted(&record, e)),
+    };
     let reached = match &shipped {
         Some(shipped) => reached(&base.position, shipped, transaction)?,
         // How far the log is, a pull will tell.

@@ -453,6 +453,19 @@ impl PositionFile {
         Ok(record)
     }
 
+    /// Puts the state that it began at in the place of one that did not come to be.
+    pub fn retract(&mut self, record: &Record, base: &Record) -> Result<()> {
+        let again = Record {
+            seq: record.seq,
+            ..base.clone()
+        };
+        self.write(&again.encode(), slot(again.seq))?;
+        if let Some(kept) = self.records.iter_mut().rfind(|r| r.seq == again.seq) {
+            *kept = again;
+        }
+        Ok(())
+    }
+
     /// Whether it still lies beside the database: a frozen one has none.
     pub fn is_linked(&self) -> Result<bool> {
         match std::fs::metadata(&self.path) {
@@ -656,6 +669,26 @@ mod tests {
         assert_eq!(Record::decode(&unknown.encode()), Some(unknown));
         // To a version that knows of no undo it is no record.
         assert!(!sealed(&known.encode()) && sealed(&record(Some(9)).encode()));
+    }
+
+    #[test]
+    fn a_state_that_did_not_come_to_be_is_not_found() {
+        let path = temp("retract");
+        let mut store = PositionFile::create(&path, Identity::default()).unwrap();
+        let base = store.append(record(Some(1))).unwrap();
+        let mut never = record(Some(2));
+        never.digest.add(77);
+        let never = store.append(never).unwrap();
+        let mut other = PositionFile::open(&path).unwrap().unwrap();
+        store.retract(&never, &base).unwrap();
+        for store in [&store, &PositionFile::open(&path).unwrap().unwrap()] {
+            assert!(store.find_content(never.digest, never.page_count).is_none());
+            assert!(store.find_content(base.digest, base.page_count).is_some());
+        }
+        // One that had seen it goes on from there.
+        let next = store.append(record(Some(3))).unwrap();
+        other.refresh().unwrap();
+        assert_eq!(other.last(), Some(&next));
     }
 
     fn temp(name: &str) -> String {

@@ -134,11 +134,14 @@ impl Rows {
             undo: Some(undo),
             ..commit.state.clone()
         };
-        commit.store.append(record.clone())?;
+        let appended = commit.store.append(record.clone())?;
         commit.store.sync()?;
         let mut frame_no = base.logical();
         if shipped {
-            frame_no = commit.ship_rows(streams, program)?;
+            frame_no = match commit.ship_rows(streams, program) {
+                Ok(frame_no) => frame_no,
+                Err(e) => return Err(commit.retracted(&appended, e)),
+            };
             if let (Some(undo), Some(_)) = (&mut record.undo, frame_no) {
                 undo.frame_no = frame_no;
                 // It is committed: what fails here costs a question.
