@@ -1,9 +1,10 @@
 """Round trips, write_lock, read_your_writes, replica_exec, replica_freeze."""
 import json
+import random
 import time
 
 import pytest
-from harness.check import identical, in_words, refused
+from harness.check import identical, in_words, refused, series
 from harness.host import BUSY_SNAPSHOT, SqlError
 from harness.shell import sidecars, stock
 
@@ -148,3 +149,51 @@ def test_freeze_ends_background_work(host, new_host, path, primary):
     db("INSERT INTO users(name) VALUES('local')")
     assert other.one("SELECT count(*) FROM users") == 202
     assert stock(path, "PRAGMA integrity_check;") == "ok"
+
+
+def test_optimistic_takes_one_round_trip_for_growth_and_schema_changes_in_a_row(write_path, host, path, primary, new_fault_proxy):
+    """What such a commit leaves behind cannot ship the next; another stream is there by then."""
+    proxy = new_fault_proxy(primary.url)
+    db = host.open(path, proxy.url, write_lock="optimistic")
+    work = [f"INSERT INTO orders SELECT NULL, 1, randomblob(200) FROM {series(300)}", "CREATE TABLE made_{n}(x)",
+            f"INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM {series(20)}", "CREATE INDEX made_by_{n} ON orders(note, id % {n})"]
+    db("UPDATE users SET name = name || '.'")
+    for n in range(1, 13):
+        del proxy.log[:]
+        db(work[n % len(work)].format(n=n))
+        shipped = [(begins, commits) for _, begins, commits, *_ in proxy.log if commits]
+        assert shipped == [(n > 1 or write_path == "rows", True)], n
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("lock", ["eager", "optimistic"])
+def test_any_order_of_commits_of_any_kind(lock, write_path, host, path, primary):
+    """On streams kept, prepared and taken anew, with others' commits in between."""
+    rng = random.Random(f"{lock} {write_path}")
+    replica = host.open(path, primary.url, write_lock=lock)
+
+    def db(*statement):
+        try:
+            return replica(*statement)
+        except SqlError as error:  # a guess that somebody else has made wrong
+            assert lock == "optimistic" and error.extended == BUSY_SNAPSHOT
+            return replica(*statement)
+
+    for n in range(120):
+        kind = rng.randrange(7)
+        if kind == 0:
+            db(f"CREATE TABLE made_{n}(x)")
+        elif kind == 1:
+            for (name,) in db("SELECT name FROM sqlite_schema WHERE name LIKE 'made%' LIMIT 2"):
+                db(f"DROP TABLE {name}")
+        elif kind == 2:
+            db(f"INSERT INTO orders SELECT NULL, 1, randomblob(?) FROM {series(30)}", rng.randrange(3000))
+        elif kind == 3:
+            db("DELETE FROM orders WHERE id % 9 = ?", rng.randrange(9))
+        elif kind < 6:
+            db("UPDATE orders SET note = randomblob(300) WHERE id % 11 = ?", rng.randrange(11))
+        else:
+            primary.sql("UPDATE users SET name = name || '.' WHERE id % 5 = 0")
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    identical(path, primary)

@@ -10,7 +10,7 @@ use super::hrana::{
 };
 use super::hrana_wire::SqlError;
 use super::http::Http;
-use super::lease::{Kept, Lease, begin, first_page};
+use super::lease::{Ground, Kept, Lease, begin, first_page, prepare};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name};
 use super::program::{Program, first_failure, log_end};
@@ -25,6 +25,9 @@ use crate::wal::PAGE_SIZE;
 
 /// Pages of one request.
 const REQUEST_PAGES: usize = 4096;
+
+/// A stream that is on its way.
+pub struct Prepared(Mailbox<Result<Kept>>);
 
 /// The primary as a writer needs it.
 pub struct Primary {
@@ -72,6 +75,49 @@ impl Primary {
         Ok(lease)
     }
 
+    /// A stream for the next transaction, whatever that may be: it comes after
+    /// a while.
+    pub fn prepare(self: &Arc<Self>) -> Prepared {
+        let prepared = Prepared(Mailbox::default());
+        let (primary, sender) = (self.clone(), prepared.0.clone());
+        // Without a thread it never comes, and the lock is taken instead.
+        let spawned = thread::spawn("libreplica-prepare", move || {
+            let kept = primary.prepare_now();
+            if let Some(Ok(unwanted)) = sender.put(kept) {
+                primary.discard(unwanted);
+            }
+        });
+        if let Err(e) = spawned {
+            prepared.0.put(Err(Error::Internal(e.to_string())));
+        }
+        prepared
+    }
+
+    fn prepare_now(&self) -> Result<Kept> {
+        let mut kept = prepare(&self.http)?;
+        kept.log_id = match self.http.confirmed() {
+            Some(log_id) => log_id,
+            None => self.hello()?.log_id,
+        };
+        Ok(kept)
+    }
+
+    /// Waits for it, as for a lock; None if it cannot be had.
+    pub fn prepared(&self, prepared: Prepared, wait: &mut dyn FnMut() -> bool) -> Option<Kept> {
+        let kept = self.await_begun(&prepared.0, wait);
+        if let Some(Ok(unwanted)) = prepared.0.close() {
+            self.discard(unwanted);
+        }
+        kept.ok()
+    }
+
+    /// It is not wanted any more.
+    pub fn give_up(&self, prepared: Prepared) {
+        if let Some(Ok(unwanted)) = prepared.0.close() {
+            self.discard(unwanted);
+        }
+    }
+
     fn await_lock(
         &self,
         mailbox: &Mailbox<Result<Lease>>,
@@ -81,6 +127,14 @@ impl Primary {
             // At the same time, on another connection.
             self.hello()?;
         }
+        self.await_begun(mailbox, wait)
+    }
+
+    fn await_begun<T>(
+        &self,
+        mailbox: &Mailbox<Result<T>>,
+        wait: &mut dyn FnMut() -> bool,
+    ) -> Result<T> {
         let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
         loop {
             if let Some(begun) = mailbox.take(patience) {
@@ -186,61 +240,51 @@ impl Primary {
             })
     }
 
-    /// Ships a transaction under the lock. `keep`: the stream stays open for the next one.
+    /// Ships a transaction as pages. `keep`: the stream stays open for the
+    /// next one, if it can be of use for that.
     pub fn ship(
         &self,
-        lease: Lease,
+        ground: Ground,
         transaction: &dyn Transaction,
         keep: bool,
     ) -> std::result::Result<Shipped, NotShipped> {
-        let base = lease.page1.as_ref();
-        let base = base.ok_or_else(|| Error::Internal("a lock upon an empty primary".into()))?;
+        let (stream, log_id, version, base, begins) = match ground {
+            Ground::Lease(lease) => {
+                let Lease { stream, log_id, .. } = lease;
+                (stream, log_id, lease.data_version, lease.page1, false)
+            }
+            Ground::Kept(kept) => {
+                let Kept { stream, log_id, .. } = kept;
+                (stream, log_id, kept.data_version, kept.fresh, true)
+            }
+        };
         let (before, after) = transaction.sizes();
         let mut pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, lease.stream);
+        let mut program = Program::new(&self.http, stream);
+        if begins {
+            program.steps.begin();
+            program.special.guard = Some(program.steps.guard_version(version));
+        }
         if after == before {
             program.steps.guard_size(after);
         }
         program.prove(transaction.proofs());
         if after != before {
-            let growth = program.steps.grow(base, before, after, &unused_name());
+            let base = base.as_ref().ok_or_else(no_page1)?;
+            let growth = program
+                .steps
+                .grow(&base.page, before, after, &unused_name());
             program.special.growth = Some(growth);
             pages.extend(transaction.schema_edge()?);
             pages.push(1);
             pages.sort_unstable();
             pages.dedup();
         }
+        program.write(transaction, &pages)?;
         // The connection there has parsed pages that are other ones now.
         let keep = keep && after == before && !transaction.changes_schema();
-        program.write(transaction, &pages)?;
-        let done = program.commit(keep, vec![log_end()])?;
-        let page1 = match pages.first() {
-            Some(1) => {
-                let mut image = Box::new([0; PAGE_SIZE]);
-                transaction.page(1, &mut image)?;
-                Some(stamped(&image, base, lease.version))
-            }
-            _ => None,
-        };
-        let (log_id, data_version) = (lease.log_id, lease.data_version);
-        Ok(Shipped::of(done, pages, page1, log_id, data_version))
-    }
-
-    /// Ships a transaction that changes neither size nor schema, without a
-    /// lock taken before: in one request, if nobody else has committed since.
-    pub fn ship_kept(
-        &self,
-        kept: Kept,
-        transaction: &dyn Transaction,
-    ) -> std::result::Result<Shipped, NotShipped> {
-        let pages = transaction.pages().to_vec();
-        let mut program = Program::new(&self.http, kept.stream);
-        program.steps.begin();
-        program.special.guard = Some(program.steps.guard_version(kept.data_version));
-        program.steps.guard_size(transaction.sizes().1);
-        program.write(transaction, &pages)?;
-        let read = pages.first() == Some(&1);
-        let question = match read {
+        let has_page1 = pages.first() == Some(&1);
+        let question = match has_page1 && base.is_none() {
             true => stmt(
                 "SELECT data FROM sqlite_dbpage WHERE pgno=1",
                 Vec::new(),
@@ -248,17 +292,25 @@ impl Primary {
             ),
             false => log_end(),
         };
-        let done = program.commit(true, vec![question])?;
-        let told = done.told.first().filter(|_| read);
-        let page1 = told.and_then(|told| first_page(told.as_ref()?));
-        Ok(Shipped::of(
-            done,
-            pages,
-            page1,
-            kept.log_id,
-            kept.data_version,
-        ))
+        let done = program.commit(keep, vec![question])?;
+        let page1 = match (has_page1, base) {
+            (false, _) => None,
+            (true, None) => done
+                .told
+                .first()
+                .and_then(|told| first_page(told.as_ref()?)),
+            (true, Some(base)) => {
+                let mut image = Box::new([0; PAGE_SIZE]);
+                transaction.page(1, &mut image)?;
+                Some(stamped(&image, &base.page, base.version))
+            }
+        };
+        Ok(Shipped::of(done, pages, page1, log_id, version))
     }
+}
+
+fn no_page1() -> Error {
+    Error::Internal("a primary without page 1, or one that has changed".into())
 }
 
 impl Program<'_> {

@@ -110,6 +110,7 @@ impl Primary {
                 data_version: version,
                 used: Instant::now(),
                 rows: true,
+                fresh: None,
             }),
         })
     }

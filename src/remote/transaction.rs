@@ -55,6 +55,7 @@ impl Shipped {
                 data_version,
                 used: Instant::now(),
                 rows: false,
+                fresh: None,
             }),
         }
     }

@@ -58,11 +58,12 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
 
 impl Commit<'_> {
     fn ship_pages(&self, streams: &mut Streams, try_kept: bool) -> Result<Option<Shipped>> {
+        let ship = |ground| self.primary.ship(ground, self.transaction, self.keep);
         let ground = streams.take(|kept| try_kept && self.suits(kept));
-        let first = ground.map(|ground| self.ship_pages_once(ground));
+        let first = ground.map(ship);
         let result = match first {
             None | Some(Err(NotShipped::LeaseLost)) => {
-                self.ship_pages_once(Ground::Lease(self.lock(WritePath::Pages)?))
+                ship(Ground::Lease(self.lock(WritePath::Pages)?))
             }
             Some(result) => result,
         };
@@ -74,23 +75,19 @@ impl Commit<'_> {
         let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
         let mut shipped = self.settle(result, &past, &is_ours)?;
         streams.keep(shipped.as_mut().and_then(|shipped| shipped.kept.take()));
+        if self.keep {
+            streams.prepare();
+        }
         Ok(shipped)
     }
 
-    fn ship_pages_once(&self, ground: Ground) -> std::result::Result<Shipped, NotShipped> {
-        match ground {
-            Ground::Lease(lease) => self.primary.ship(lease, self.transaction, self.keep),
-            Ground::Kept(kept) => self.primary.ship_kept(kept, self.transaction),
-        }
-    }
-
-    /// One request is enough only where nothing but pages changes.
+    /// One request is enough where nothing but pages changes, or upon a stream
+    /// that has shipped nothing yet.
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
         suits(kept, &self.base.record)
             && !kept.is_for_rows()
-            && before == after
-            && !self.transaction.changes_schema()
+            && (kept.can_grow() || before == after && !self.transaction.changes_schema())
             && self.transaction.pages().len() <= SURELY_ONCE
     }
 }

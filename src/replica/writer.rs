@@ -25,7 +25,7 @@ use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::remote::lease::{Kept, Lease};
-use crate::remote::primary::Primary;
+use crate::remote::primary::{Prepared, Primary};
 use crate::remote::transaction::Transaction;
 use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached};
@@ -47,6 +47,8 @@ pub struct Writer {
     /// Tells one spare lock from the next.
     spare_number: u64,
     kept: Option<Kept>,
+    /// Another such stream, on its way.
+    prepared: Option<Prepared>,
     /// Transactions that do not try their luck.
     eager: u32,
     after: After,
@@ -83,6 +85,7 @@ impl Writer {
             spare: None,
             spare_number: 0,
             kept: None,
+            prepared: None,
             eager: 0,
             after: After::Next(Next::Nothing),
             schema: None,
@@ -96,6 +99,9 @@ impl Writer {
     pub fn close(&mut self) {
         if let Some(kept) = self.kept.take() {
             self.primary.discard(kept);
+        }
+        if let Some(prepared) = self.prepared.take() {
+            self.primary.give_up(prepared);
         }
         for lease in self.lease.take().into_iter().chain(self.spare.take()) {
             self.primary.give_back(lease);
@@ -145,6 +151,12 @@ impl Replica {
                 options.read_your_writes,
             )
         };
+        if let Some(prepared) = writer.prepared.take()
+            && let Some(kept) = writer.primary.prepared(prepared, wait)
+            && let Some(old) = writer.kept.replace(kept)
+        {
+            writer.primary.discard(old);
+        }
         if write_lock == WriteLock::Optimistic
             && writer.eager == 0
             && let Some(kept) = writer.kept.as_ref().filter(|k| suits(k, record))
@@ -285,6 +297,7 @@ impl Replica {
             local,
             lease,
             kept,
+            prepared,
             eager,
             after,
             schema,
@@ -336,6 +349,7 @@ impl Replica {
             primary,
             lease,
             kept,
+            prepared,
         };
         let done = match *by_rows {
             true => rows.commit(commit, &mut streams),
