@@ -156,7 +156,7 @@ def test_optimistic_takes_one_round_trip_for_growth_and_schema_changes_in_a_row(
     proxy = new_fault_proxy(primary.url)
     db = host.open(path, proxy.url, write_lock="optimistic")
     work = [f"INSERT INTO orders SELECT NULL, 1, randomblob(200) FROM {series(300)}", "CREATE TABLE made_{n}(x)",
-            f"INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM {series(20)}", "CREATE INDEX made_by_{n} ON orders(note, id % {n})"]
+            f"INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM {series(20)}", "CREATE INDEX made_by_{n} ON orders(user_id, id % {n})"]
     db("UPDATE users SET name = name || '.'")
     for n in range(1, 13):
         del proxy.log[:]
