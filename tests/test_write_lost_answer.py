@@ -238,7 +238,7 @@ BIG = f"INSERT INTO big SELECT value, randomblob(3600) FROM {series(5000)}"
 def test_a_transaction_of_several_requests(part, fate, host, path, primary, proxy):
     """5,000 pages, spilled here (a small cache) and there, on their way in two requests."""
     primary.sql("CREATE TABLE big(id INTEGER PRIMARY KEY, data)")
-    db = host.open(path, proxy.url, timeout=5)
+    db = host.open(path, proxy.url, timeout=20)
     db("PRAGMA cache_size = 50")
     before = primary.hello()
     is_part = commits if part == "commit" else lambda request: request.is_part

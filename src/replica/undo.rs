@@ -172,9 +172,10 @@ pub fn read(
     each: impl FnMut(u32, &Page) -> Result<()>,
 ) -> Result<()> {
     let path = FileKind::Undo.path(db_path);
-    let done = match vfs.exists(&path)? {
-        true => read_from(&open(vfs, db_path, false)?, undo, each),
-        false => Err(Error::Diverged("is gone".into())),
+    let done = match open(vfs, db_path, false) {
+        Ok(file) => read_from(&file, undo, each),
+        Err(e) if vfs.exists(&path)? => Err(e),
+        Err(_) => Err(Error::Diverged("is gone".into())),
     };
     done.map_err(|e| match e {
         Error::Diverged(why) | Error::Corrupt(why) => Error::Diverged(format!(
