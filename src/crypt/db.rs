@@ -141,12 +141,14 @@ impl Db {
         }
     }
 
+    /// The usual read, of one whole cell; None if it is another.
+    #[inline(always)]
+    pub fn read_cell(&mut self, raw: &impl Raw, buf: &mut [u8], at: u64) -> Option<Result<usize>> {
+        let (keys, grid) = self.state.as_mut()?;
+        grid.read_cell(&keys.db, raw, buf, at)
+    }
+
     pub fn read(&mut self, raw: &impl Raw, buf: &mut [u8], at: u64) -> Result<usize> {
-        if let Some((keys, grid)) = &mut self.state
-            && buf.len() >= grid.unit()
-        {
-            return grid.read(&keys.db, raw, buf, at);
-        }
         let read = self.read_cells(raw, buf, at);
         // SQLite looks at these before it knows what a journal or log has to
         // repair: a page 1 that a crash tore is not an error yet.

@@ -88,10 +88,10 @@ impl Grid {
         buf: &mut [u8],
         at: u64,
     ) -> Result<usize> {
-        let (unit, stride) = (self.unit as u64, self.stride());
-        if buf.len() == self.unit && at.is_multiple_of(unit) {
-            return self.read_cell(sealer, raw, buf, at / unit);
+        if let Some(read) = self.read_cell(sealer, raw, buf, at) {
+            return read;
         }
+        let (unit, stride) = (self.unit as u64, self.stride());
         let end = at + buf.len() as u64;
         let (mut cell, last) = (at / unit, end.div_ceil(unit));
         let group = (MAX_IO / stride) as u64;
@@ -124,30 +124,35 @@ impl Grid {
         Ok(filled)
     }
 
-    /// One whole cell, the usual read: its content is aligned for the cipher.
-    #[inline]
-    fn read_cell(
+    /// One whole cell, the usual read; None if it is another.
+    #[inline(always)]
+    pub fn read_cell(
         &mut self,
         sealer: &Sealer,
         raw: &impl Raw,
         buf: &mut [u8],
-        cell: u64,
-    ) -> Result<usize> {
+        at: u64,
+    ) -> Option<Result<usize>> {
+        if buf.len() != self.unit || !at.is_multiple_of(self.unit as u64) {
+            return None;
+        }
+        let cell = at / self.unit as u64;
         let from = self.at_cell(cell);
         self.buffer.resize(ALIGN * 2 + self.stride(), 0);
         // As the file is aligned: the kernel's copy is the larger part.
         let skip = self.buffer.as_ptr().align_offset(ALIGN) + (from % ALIGN as u64) as usize;
         let sealed = &mut self.buffer[skip..skip + self.unit + OVERHEAD];
-        let got = raw.read_at(sealed, from)?;
+        let got = match raw.read_at(sealed, from) {
+            Ok(got) => got,
+            Err(e) => return Some(Err(e)),
+        };
         let len = got.saturating_sub(OVERHEAD);
-        if len > 0 {
-            let content = sealer
-                .open(&place(cell, [0; 8]), &mut sealed[..got])
-                .ok_or_else(|| damaged(cell))?;
-            buf[..len].copy_from_slice(content);
+        let (content, rest) = buf.split_at_mut(len);
+        if len > 0 && !sealer.open_into(&place(cell, [0; 8]), &sealed[..got], content) {
+            return Some(Err(damaged(cell)));
         }
-        buf[len..].fill(0);
-        Ok(len)
+        rest.fill(0);
+        Some(Ok(len))
     }
 
     pub fn write(&mut self, sealer: &Sealer, raw: &impl Raw, buf: &[u8], at: u64) -> Result<()> {
@@ -283,6 +288,7 @@ impl Grid {
     }
 }
 
+#[cold]
 fn damaged(cell: u64) -> Error {
     Error::Corrupt(format!(
         "block {cell} of the encrypted file fails authentication: it is damaged, altered or of another file"

@@ -1,9 +1,8 @@
 //! One cell: `nonce | ciphertext | tag`, AES-256-GCM.
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use crate::error::{Error, Result};
-use crate::ffi::wipe::Wiped;
 
 pub const NONCE: usize = 12;
 pub const TAG: usize = 16;
@@ -20,12 +19,13 @@ pub fn place(cell: u64, context: [u8; 8]) -> Place {
     place
 }
 
-pub struct Sealer(Wiped<LessSafeKey>);
+/// (The library wipes the keys that it frees.)
+pub struct Sealer(LessSafeKey);
 
 impl Sealer {
     pub fn new(key: &[u8; 32]) -> Result<Sealer> {
         UnboundKey::new(&AES_256_GCM, key)
-            .map(|key| Sealer(Wiped::new(LessSafeKey::new(key))))
+            .map(|key| Sealer(LessSafeKey::new(key)))
             .map_err(|_| Error::Internal("an AES key was refused".into()))
     }
 
@@ -55,5 +55,23 @@ impl Sealer {
         let (nonce, sealed) = cell.split_at_mut_checked(NONCE)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         self.0.open_in_place(nonce, Aad::from(aad), sealed).ok()
+    }
+
+    /// Decrypts a cell into `content`, which is as long as its content; false
+    /// if it is not what was sealed for `aad`.
+    #[inline]
+    pub fn open_into(&self, aad: &[u8], cell: &[u8], content: &mut [u8]) -> bool {
+        let Some((nonce, sealed)) = cell.split_at_checked(NONCE) else {
+            return false;
+        };
+        let Some((sealed, tag)) = sealed.split_at_checked(content.len()) else {
+            return false;
+        };
+        Nonce::try_assume_unique_for_key(nonce)
+            .and_then(|nonce| {
+                self.0
+                    .open_separate_gather(nonce, Aad::from(aad), sealed, tag, content)
+            })
+            .is_ok()
     }
 }

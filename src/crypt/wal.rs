@@ -205,8 +205,7 @@ impl Wal {
             if got < self.buffer.len() {
                 continue;
             }
-            if let Some(content) = sealer.open(&page_place(frame, log), &mut self.buffer) {
-                buf.copy_from_slice(content);
+            if sealer.open_into(&page_place(frame, log), &self.buffer, buf) {
                 return Ok(buf.len());
             }
         }

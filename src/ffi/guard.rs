@@ -10,6 +10,7 @@ use super::api;
 
 /// Runs a callback's body; a panic becomes SQLITE_INTERNAL and a line in
 /// SQLite's error log.
+#[inline]
 pub fn guard(body: impl FnOnce() -> c_int) -> c_int {
     catch(body).unwrap_or_else(|message| {
         api::log(sql::SQLITE_INTERNAL, &message);
@@ -18,6 +19,7 @@ pub fn guard(body: impl FnOnce() -> c_int) -> c_int {
 }
 
 /// As [`guard`] for any result: the panic's message is the error.
+#[inline]
 pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| format!("panic: {}", text(&*panic)))
 }

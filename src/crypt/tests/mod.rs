@@ -54,7 +54,7 @@ fn vault(path: &str, key: &str) -> Arc<Vault> {
 const RAW_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// Test case 16 of the GCM specification (McGrew and Viega), with its
-/// additional data: what ring makes of a cell is what AES-256-GCM is.
+/// additional data: what the library makes of a cell is what AES-256-GCM is.
 #[test]
 fn known_answer_of_a_cell() {
     let key: [u8; 32] = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308")
@@ -72,6 +72,15 @@ fn known_answer_of_a_cell() {
         "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b",
     );
     assert_eq!(cell[NONCE..], expected[..]);
+    let mut content = vec![1; plain.len()];
+    assert!(sealer.open_into(&aad, &cell, &mut content));
+    assert_eq!(content, plain);
+    for at in 0..cell.len() {
+        cell[at] ^= 1;
+        assert!(!sealer.open_into(&aad, &cell, &mut content), "byte {at}");
+        cell[at] ^= 1;
+    }
+    assert!(!sealer.open_into(&aad, &cell[..cell.len() - 1], &mut content));
     assert_eq!(sealer.open(&aad, &mut cell).unwrap(), plain);
 }
 
