@@ -113,8 +113,10 @@ impl Real {
     }
 }
 
-/// SQLite's unix VFS takes a length modulo 128 KiB: no page is larger than half of that.
-const MAX_IO: usize = 0x1_0000;
+/// SQLite's unix VFS takes a length modulo 128 KiB.
+const MAX_IO: usize = 0x1_c000;
+/// Pages of 4096 bytes that are written in one call.
+pub const MOST_PAGES: usize = MAX_IO / 4096;
 
 /// What a file of ours is opened as; the base VFS treats each its own way.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! prefixed messages and a trailer (github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md).
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::Ordering;
 
 use prost::Message;
 use ureq::{Body, BodyReader, http};
@@ -187,10 +188,30 @@ impl Stream<'_> {
     /// Reads from the current message.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<()> {
         if buf.len() > self.left as usize {
-            return Err(Error::Protocol("a field longer than its message".into()));
+            return Err(too_long());
         }
         self.left -= buf.len() as u32;
         self.raw(buf)
+    }
+
+    /// Shows the next `len` bytes of the current message, where they lie if
+    /// they lie together, else in `spare`.
+    pub fn look<T>(
+        &mut self,
+        len: usize,
+        spare: &mut Vec<u8>,
+        look: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let Some(bytes) = self.body.buffer().get(..len) else {
+            spare.resize(len, 0);
+            self.read(spare)?;
+            return look(spare);
+        };
+        self.left = self.left.checked_sub(len as u32).ok_or_else(too_long)?;
+        let seen = look(bytes);
+        self.body.consume(len);
+        self.received(len);
+        seen
     }
 
     /// Reads a protobuf varint from the current message.
@@ -228,12 +249,18 @@ impl Stream<'_> {
             )),
             _ => self.http.explain_io(&e),
         })?;
-        self.http
-            .traffic
-            .received
-            .fetch_add(buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.received(buf.len());
         Ok(())
     }
+
+    fn received(&self, bytes: usize) {
+        let received = &self.http.traffic.received;
+        received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+fn too_long() -> Error {
+    Error::Protocol("a field longer than its message".into())
 }
 
 fn trailer_status(text: &str) -> Result<Option<Status>> {

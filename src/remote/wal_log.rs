@@ -101,10 +101,13 @@ impl WalLog {
                     // message Frames { repeated Frame frames = 1; }, read field by
                     // field: a transaction may be larger than memory.
                     while stream.left() > 0 {
-                        if !next_field(&mut stream, &mut bytes)? {
+                        let Some((is_frame, len)) = next_field(&mut stream)? else {
                             continue;
-                        }
-                        if !frames.take(&frame_data(&bytes)?)? {
+                        };
+                        let follows = stream.look(len, &mut bytes, |bytes| {
+                            Ok(!is_frame || frames.take(&frame_data(bytes)?)?)
+                        })?;
+                        if !follows {
                             return Ok(Batch::Diverged);
                         }
                     }
@@ -391,12 +394,12 @@ fn refused(status: Status) -> Result<Batch> {
     }
 }
 
-/// Reads one field of a Frames message into `bytes`, which is used again and
-/// again; false for a field that is no Frame.
-fn next_field(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<bool> {
+/// The head of the next field of a Frames message: whether it is a Frame, and
+/// how many bytes follow. None for a number, which has been read.
+fn next_field(stream: &mut Stream) -> Result<Option<(bool, usize)>> {
     let tag = stream.varint()?;
     let len = match tag & 7 {
-        0 => return stream.varint().map(|_| false),
+        0 => return stream.varint().map(|_| None),
         1 => 8,
         2 => stream.varint()?,
         5 => 4,
@@ -407,9 +410,7 @@ fn next_field(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<bool> {
             "a field of {len} bytes where a frame is due"
         )));
     }
-    bytes.resize(len as usize, 0);
-    stream.read(bytes)?;
-    Ok(tag == FRAME_FIELD)
+    Ok(Some((tag == FRAME_FIELD, len as usize)))
 }
 
 /// Frames.frames and RpcFrame.data: field 1, length-delimited.

@@ -10,7 +10,7 @@ use super::position::{PositionFile, Record, Stamp, path_of};
 use super::undo;
 use crate::error::{Error, Result};
 use crate::ffi::api;
-use crate::ffi::file::{FileKind, OsFile};
+use crate::ffi::file::{FileKind, MOST_PAGES, OsFile};
 use crate::ffi::shm::ShmLock;
 use crate::ffi::vfs::BaseVfs;
 use crate::remote::Reached;
@@ -267,8 +267,6 @@ pub struct NewFile {
     unsynced: usize,
 }
 
-/// Pages written at once.
-const RUN: usize = 16;
 /// Less than what is fetched in the time that it takes.
 const SYNC_EVERY: usize = 16 << 20;
 
@@ -308,7 +306,7 @@ impl NewFile {
             self.changes.note(pgno, page);
         }
         // Pages of a log mostly come in their order in the file: few writes are enough.
-        for (first, bytes) in pages.runs(RUN) {
+        for (first, bytes) in pages.runs(MOST_PAGES) {
             let at = u64::from(first - 1) * PAGE_SIZE as u64;
             self.db.write_at(bytes, at)?;
         }
