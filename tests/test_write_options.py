@@ -151,19 +151,46 @@ def test_freeze_ends_background_work(host, new_host, path, primary):
     assert stock(path, "PRAGMA integrity_check;") == "ok"
 
 
-def test_optimistic_takes_one_round_trip_for_growth_and_schema_changes_in_a_row(write_path, host, path, primary, new_fault_proxy):
-    """What such a commit leaves behind cannot ship the next; another stream is there by then."""
+def test_optimistic_takes_one_round_trip_for_growth_too(write_path, host, path, primary, new_fault_proxy):
     proxy = new_fault_proxy(primary.url)
     db = host.open(path, proxy.url, write_lock="optimistic")
-    work = [f"INSERT INTO orders SELECT NULL, 1, randomblob(200) FROM {series(300)}", "CREATE TABLE made_{n}(x)",
-            f"INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM {series(20)}", "CREATE INDEX made_by_{n} ON orders(user_id, id % {n})"]
+    work = [f"INSERT INTO orders SELECT NULL, 1, randomblob(200) FROM {series(300)}", "UPDATE orders SET note = randomblob(300) WHERE id % 11 = 5",
+            f"INSERT INTO orders SELECT NULL, 1, randomblob(3000) FROM {series(20)}", f"INSERT INTO users(name) SELECT 'n' FROM {series(1000)}"]
     db("UPDATE users SET name = name || '.'")
-    for n in range(1, 13):
+    pages = db.one("PRAGMA page_count")
+    for n in range(20):
         del proxy.log[:]
-        db(work[n % len(work)].format(n=n))
-        shipped = [(begins, commits) for _, begins, commits, *_ in proxy.log if commits]
-        assert shipped == [(n > 1 or write_path == "rows", True)], n
+        db(work[n % len(work)])
+        shipped = [(begins, commits) for _, begins, commits, *_ in proxy.log if begins or commits]
+        assert shipped == [(True, True)], n
+    assert db.one("PRAGMA page_count") > pages + 100
     assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    identical(path, primary)
+    db("CREATE INDEX more ON orders(user_id, id)")  # an eager one, and on with one request each
+    db("UPDATE users SET name = name || '.'")
+    del proxy.log[:]
+    db(work[2])
+    assert [(begins, commits) for _, begins, commits, *_ in proxy.log if begins or commits] == [(True, True)]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+@pytest.mark.parametrize("tables", range(2, 36, 3))
+def test_growth_in_one_request_beside_a_schema_that_fills_its_page(tables, statistics, host, path, new_primary):
+    """Where there is no room for one more object, or others are looked at with it, the lock is taken first."""
+    primary = new_primary("CREATE TABLE t(x);" + "".join(f"CREATE TABLE a_name_of_some_length_{n}(x, y);" for n in range(tables)))
+    db = host.open(path, primary.url, write_lock="optimistic", write_path="pages")
+    if statistics:
+        db("INSERT INTO t VALUES(1)")
+        db("CREATE INDEX i ON t(x)")
+        db("ANALYZE")
+    for n in range(6):
+        db("INSERT INTO t VALUES(randomblob(9000))")
+        db(f"UPDATE t SET x = randomblob(9000) WHERE rowid = {n}")
+        if statistics and n % 2:
+            db("ANALYZE")
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    assert primary.sql("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'lr%'") == [[0]]
     identical(path, primary)
 
 

@@ -19,16 +19,11 @@ pub struct Lease {
     /// The end of the primary's log, exact for as long as the lock is held.
     pub log_id: String,
     pub frame_no: Option<u64>,
-    pub(super) page1: Option<Page1>,
+    pub(super) page1: Option<Box<Page>>,
+    pub(super) version: u32,
     pub(super) data_version: i64,
     /// Commits upon it go as rows: it is to be so, or there is no other way.
     rows: bool,
-}
-
-/// Page 1 there, and the SQLITE_VERSION_NUMBER that stamps the next.
-pub struct Page1 {
-    pub(super) page: Box<Page>,
-    pub(super) version: u32,
 }
 
 /// A stream that may ship the next transaction in one request, as long as
@@ -41,9 +36,6 @@ pub struct Kept {
     pub(super) used: Instant,
     /// It has shipped rows, and can ship no pages: its connection has parsed some.
     pub(super) rows: bool,
-    /// It has shipped no pages yet, so its connection knows none that have
-    /// become others since: it can add pages, and change the schema.
-    pub(super) fresh: Option<Page1>,
 }
 
 /// Where a transaction begins.
@@ -55,12 +47,8 @@ pub enum Ground {
 }
 
 impl Kept {
-    pub fn is_alive(&self) -> bool {
+    pub fn is_fresh(&self) -> bool {
         self.used.elapsed() < STREAM_LIFE
-    }
-
-    pub fn can_grow(&self) -> bool {
-        self.fresh.is_some()
     }
 
     pub fn is_for_rows(&self) -> bool {
@@ -86,33 +74,12 @@ impl Lease {
 
     /// Whether its page 1 is this one.
     pub fn has_page1(&self, page: &Page) -> bool {
-        self.page1
-            .as_ref()
-            .is_some_and(|page1| *page1.page == *page)
+        self.page1.as_deref() == Some(page)
     }
 }
 
 /// BEGIN IMMEDIATE on a stream of its own, and what a writer has to know.
 pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
-    ask_to_begin(http, path, true)
-}
-
-/// The same in short: a stream that knows where the log ends.
-pub(super) fn prepare(http: &Arc<Http>) -> Result<Kept> {
-    let lease = ask_to_begin(http, WritePath::Pages, false)?;
-    Ok(Kept {
-        stream: lease.stream,
-        log_id: String::new(),
-        frame_no: lease.frame_no,
-        data_version: lease.data_version,
-        used: Instant::now(),
-        rows: false,
-        fresh: lease.page1,
-    })
-}
-
-/// `hold`: the transaction stays open.
-fn ask_to_begin(http: &Arc<Http>, path: WritePath, hold: bool) -> Result<Lease> {
     let mut stream = Stream::default();
     let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
     let mut requests = vec![
@@ -127,9 +94,6 @@ fn ask_to_begin(http: &Arc<Http>, path: WritePath, hold: bool) -> Result<Lease> 
     if path != WritePath::Pages {
         // What cascades do is among the rows. It has no effect within a transaction.
         requests.insert(0, ask("PRAGMA foreign_keys=off"));
-    }
-    if !hold {
-        requests.push(ask("ROLLBACK"));
     }
     let results = pipeline(http, &mut stream, requests).map_err(Failure::into_error)?;
     let mut results = results.into_iter();
@@ -154,14 +118,9 @@ fn ask_to_begin(http: &Arc<Http>, path: WritePath, hold: bool) -> Result<Lease> 
             WritePath::Rows => true,
             _ => lease.take_page1(executed(results.next())?, path)?,
         };
-        if let Some(error) = unbound.filter(|_| lease.rows) {
-            return Err(error.into_error());
-        }
-        match hold {
-            true => Ok(()),
-            false => executed(results.next())?
-                .map(|_| ())
-                .map_err(SqlError::into_error),
+        match unbound.filter(|_| lease.rows) {
+            Some(error) => Err(error.into_error()),
+            None => Ok(()),
         }
     })();
     match usable {
@@ -193,12 +152,11 @@ impl Lease {
             Err(error) if path == WritePath::Auto && lacks_dbpage(&error) => return Ok(true),
             Err(error) => return Err(no_dbpage(&error)),
         };
-        let version = || text(&page, 1).and_then(|v| version_number(&v));
-        if let Some(content) = first_page(&page) {
-            self.page1 = Some(Page1 {
-                page: content,
-                version: version().ok_or_else(garbled)?,
-            });
+        self.page1 = first_page(&page);
+        if self.page1.is_some() {
+            self.version = text(&page, 1)
+                .and_then(|v| version_number(&v))
+                .ok_or_else(garbled)?;
         }
         Ok(false)
     }
@@ -211,6 +169,7 @@ impl Lease {
             log_id: String::new(),
             frame_no: None,
             page1: None,
+            version: 0,
             data_version: 0,
             rows: false,
         }

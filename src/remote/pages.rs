@@ -97,8 +97,16 @@ impl Steps {
 
     /// Extends the database from `page_count` to `target` pages; `name` is no
     /// object's. The pages of sqlite_schema that this touches, page 1 and the
-    /// new pages have to be written afterwards.
-    pub fn grow(&mut self, page1: &Page, page_count: u32, target: u32, name: &str) -> u32 {
+    /// new pages have to be written afterwards. `tidy`: so that what the
+    /// connection there knows of these pages holds afterwards, too.
+    pub fn grow(
+        &mut self,
+        page1: &Page,
+        page_count: u32,
+        target: u32,
+        name: &str,
+        tidy: bool,
+    ) -> u32 {
         // Without a freelist the allocator takes new pages only.
         let mut page1 = *page1;
         page1[32..40].fill(0);
@@ -127,7 +135,15 @@ impl Steps {
             tables - 1
         );
         self.add(sql, vec![integer(i64::from(target))]);
-        self.guard_size(target)
+        let guard = self.guard_size(target);
+        if tidy {
+            // The rows in sqlite_schema go again, and with them the pages out
+            // of the b-trees that the connection has parsed.
+            for table in 0..tables {
+                self.add(format!("DROP TABLE {name}{table}"), Vec::new());
+            }
+        }
+        guard
     }
 }
 
@@ -193,7 +209,7 @@ mod tests {
                 steps.begin();
                 steps.guard_version(3);
             }
-            steps.grow(&[7; PAGE_SIZE], 10, 20_000, "t");
+            steps.grow(&[7; PAGE_SIZE], 10, 20_000, "t", begin);
             steps.page(5, &[1; PAGE_SIZE]);
             steps.add("COMMIT", Vec::new());
             conditional(&steps.into_batch());
@@ -211,7 +227,7 @@ mod tests {
     fn growth_leaves_a_remainder_that_fits_one_row() {
         for growth in [1, 2, 9, 1100, 1108, 1109, 1200, 7_000, 26_000, 300_000] {
             let mut steps = Steps::default();
-            steps.grow(&[0; PAGE_SIZE], 100, 100 + growth, "t");
+            steps.grow(&[0; PAGE_SIZE], 100, 100 + growth, "t", false);
             let full: u32 = steps
                 .steps
                 .iter()

@@ -10,7 +10,7 @@ use super::hrana::{
 };
 use super::hrana_wire::SqlError;
 use super::http::Http;
-use super::lease::{Ground, Kept, Lease, begin, first_page, prepare};
+use super::lease::{Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name};
 use super::program::{Program, first_failure, log_end};
@@ -25,9 +25,8 @@ use crate::wal::PAGE_SIZE;
 
 /// Pages of one request.
 const REQUEST_PAGES: usize = 4096;
-
-/// A stream that is on its way.
-pub struct Prepared(Mailbox<Result<Kept>>);
+/// Pages that are cheaply taken and given back again: one throw-away table has them.
+const SMALL_GROWTH: u32 = 1024;
 
 /// The primary as a writer needs it.
 pub struct Primary {
@@ -75,49 +74,6 @@ impl Primary {
         Ok(lease)
     }
 
-    /// A stream for the next transaction, whatever that may be: it comes after
-    /// a while.
-    pub fn prepare(self: &Arc<Self>) -> Prepared {
-        let prepared = Prepared(Mailbox::default());
-        let (primary, sender) = (self.clone(), prepared.0.clone());
-        // Without a thread it never comes, and the lock is taken instead.
-        let spawned = thread::spawn("libreplica-prepare", move || {
-            let kept = primary.prepare_now();
-            if let Some(Ok(unwanted)) = sender.put(kept) {
-                primary.discard(unwanted);
-            }
-        });
-        if let Err(e) = spawned {
-            prepared.0.put(Err(Error::Internal(e.to_string())));
-        }
-        prepared
-    }
-
-    fn prepare_now(&self) -> Result<Kept> {
-        let mut kept = prepare(&self.http)?;
-        kept.log_id = match self.http.confirmed() {
-            Some(log_id) => log_id,
-            None => self.hello()?.log_id,
-        };
-        Ok(kept)
-    }
-
-    /// Waits for it, as for a lock; None if it cannot be had.
-    pub fn prepared(&self, prepared: Prepared, wait: &mut dyn FnMut() -> bool) -> Option<Kept> {
-        let kept = self.await_begun(&prepared.0, wait);
-        if let Some(Ok(unwanted)) = prepared.0.close() {
-            self.discard(unwanted);
-        }
-        kept.ok()
-    }
-
-    /// It is not wanted any more.
-    pub fn give_up(&self, prepared: Prepared) {
-        if let Some(Ok(unwanted)) = prepared.0.close() {
-            self.discard(unwanted);
-        }
-    }
-
     fn await_lock(
         &self,
         mailbox: &Mailbox<Result<Lease>>,
@@ -127,14 +83,6 @@ impl Primary {
             // At the same time, on another connection.
             self.hello()?;
         }
-        self.await_begun(mailbox, wait)
-    }
-
-    fn await_begun<T>(
-        &self,
-        mailbox: &Mailbox<Result<T>>,
-        wait: &mut dyn FnMut() -> bool,
-    ) -> Result<T> {
         let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
         loop {
             if let Some(begun) = mailbox.take(patience) {
@@ -248,32 +196,32 @@ impl Primary {
         transaction: &dyn Transaction,
         keep: bool,
     ) -> std::result::Result<Shipped, NotShipped> {
-        let (stream, log_id, version, base, begins) = match ground {
+        let (stream, log_id, version, stamp, begins) = match ground {
             Ground::Lease(lease) => {
-                let Lease { stream, log_id, .. } = lease;
-                (stream, log_id, lease.data_version, lease.page1, false)
+                let stamp = Some(lease.version);
+                (lease.stream, lease.log_id, lease.data_version, stamp, false)
             }
-            Ground::Kept(kept) => {
-                let Kept { stream, log_id, .. } = kept;
-                (stream, log_id, kept.data_version, kept.fresh, true)
-            }
+            Ground::Kept(kept) => (kept.stream, kept.log_id, kept.data_version, None, true),
         };
         let (before, after) = transaction.sizes();
-        let mut pages = transaction.pages().to_vec();
         let mut program = Program::new(&self.http, stream);
         if begins {
             program.steps.begin();
             program.special.guard = Some(program.steps.guard_version(version));
         }
+        program.prove(transaction.proofs());
+        let mut base = Box::new([0; PAGE_SIZE]);
+        transaction.base_page(1, &mut base)?;
+        let mut pages = transaction.pages().to_vec();
+        // What a connection has parsed must not become something else.
+        let mut keep = keep && !transaction.changes_schema();
         if after == before {
             program.steps.guard_size(after);
-        }
-        program.prove(transaction.proofs());
-        if after != before {
-            let base = base.as_ref().ok_or_else(no_page1)?;
+        } else {
+            keep &= can_tidy(transaction)?;
             let growth = program
                 .steps
-                .grow(&base.page, before, after, &unused_name());
+                .grow(&base, before, after, &unused_name(), keep);
             program.special.growth = Some(growth);
             pages.extend(transaction.schema_edge()?);
             pages.push(1);
@@ -281,10 +229,8 @@ impl Primary {
             pages.dedup();
         }
         program.write(transaction, &pages)?;
-        // The connection there has parsed pages that are other ones now.
-        let keep = keep && after == before && !transaction.changes_schema();
         let has_page1 = pages.first() == Some(&1);
-        let question = match has_page1 && base.is_none() {
+        let question = match has_page1 && stamp.is_none() {
             true => stmt(
                 "SELECT data FROM sqlite_dbpage WHERE pgno=1",
                 Vec::new(),
@@ -293,24 +239,27 @@ impl Primary {
             false => log_end(),
         };
         let done = program.commit(keep, vec![question])?;
-        let page1 = match (has_page1, base) {
+        let page1 = match (has_page1, stamp) {
             (false, _) => None,
             (true, None) => done
                 .told
                 .first()
                 .and_then(|told| first_page(told.as_ref()?)),
-            (true, Some(base)) => {
+            (true, Some(version)) => {
                 let mut image = Box::new([0; PAGE_SIZE]);
                 transaction.page(1, &mut image)?;
-                Some(stamped(&image, &base.page, base.version))
+                Some(stamped(&image, &base, version))
             }
         };
         Ok(Shipped::of(done, pages, page1, log_id, version))
     }
 }
 
-fn no_page1() -> Error {
-    Error::Internal("a primary without page 1, or one that has changed".into())
+/// Whether a transaction can add its pages on a connection that has shipped
+/// pages, and will.
+pub fn can_tidy(transaction: &dyn Transaction) -> Result<bool> {
+    let (before, after) = transaction.sizes();
+    Ok(after - before <= SMALL_GROWTH && transaction.schema_has_room()?)
 }
 
 impl Program<'_> {

@@ -110,7 +110,6 @@ impl Primary {
                 data_version: version,
                 used: Instant::now(),
                 rows: true,
-                fresh: None,
             }),
         })
     }

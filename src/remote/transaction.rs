@@ -17,10 +17,16 @@ pub trait Transaction {
     fn pages(&self) -> &[u32];
     /// The pages of sqlite_schema that a new object at its end may touch.
     fn schema_edge(&self) -> Result<Vec<u32>>;
+    /// Whether a small object can come to the end of sqlite_schema, and go
+    /// again, on a connection that has shipped pages before: no page there is
+    /// split, and no table is looked at besides.
+    fn schema_has_room(&self) -> Result<bool>;
     /// Whether the schema is another one afterwards.
     fn changes_schema(&self) -> bool;
     /// Statements that prove, run at the primary and undone, that it understands the new schema.
     fn proofs(&self) -> &[String];
+    /// A page as it is before the transaction.
+    fn base_page(&self, pgno: u32, page: &mut Page) -> Result<()>;
     /// A page as it is after the transaction.
     fn page(&self, pgno: u32, page: &mut Page) -> Result<()>;
 }
@@ -55,7 +61,6 @@ impl Shipped {
                 data_version,
                 used: Instant::now(),
                 rows: false,
-                fresh: None,
             }),
         }
     }

@@ -1,6 +1,5 @@
 //! One commit on its way to the primary: what both ways of shipping share.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Replica;
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::remote::Position;
 use crate::remote::lease::{Ground, Kept, Lease};
 use crate::remote::outcome::{FirstCommit, Past};
-use crate::remote::primary::{Prepared, Primary};
+use crate::remote::primary::Primary;
 use crate::remote::transaction::NotShipped;
 use crate::wal::Page;
 
@@ -48,10 +47,9 @@ pub enum Next {
 
 /// The writer's open streams.
 pub struct Streams<'a> {
-    pub primary: &'a Arc<Primary>,
+    pub primary: &'a Primary,
     pub lease: &'a mut Option<Lease>,
     pub kept: &'a mut Option<Kept>,
-    pub prepared: &'a mut Option<Prepared>,
 }
 
 impl Streams<'_> {
@@ -66,16 +64,6 @@ impl Streams<'_> {
         }
         self.primary.discard(kept);
         None
-    }
-
-    /// The next transaction is to need one request, too, though what this one
-    /// has left behind is of no use for that.
-    pub fn prepare(&mut self) {
-        if self.kept.is_none()
-            && let Some(old) = self.prepared.replace(self.primary.prepare())
-        {
-            self.primary.give_up(old);
-        }
     }
 
     pub fn keep(&mut self, fresh: Option<Kept>) {
@@ -148,7 +136,7 @@ pub fn at(lease: &Lease, record: &Record) -> bool {
 
 /// Whether nobody had committed since this state when the stream was last used.
 pub fn suits(kept: &Kept, record: &Record) -> bool {
-    kept.is_alive()
+    kept.is_fresh()
         && (record.undo.is_none() || kept.is_for_rows())
         && kept.log_id == record.position.log_id
         && kept.frame_no == record.logical()

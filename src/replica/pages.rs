@@ -8,6 +8,7 @@ use crate::config::WritePath;
 use crate::error::Result;
 use crate::remote::lease::{Ground, Kept};
 use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::primary::can_tidy;
 use crate::remote::transaction::{NotShipped, Shipped, Transaction};
 use crate::remote::{Position, chain};
 use crate::wal::{PAGE_SIZE, Page};
@@ -75,20 +76,18 @@ impl Commit<'_> {
         let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
         let mut shipped = self.settle(result, &past, &is_ours)?;
         streams.keep(shipped.as_mut().and_then(|shipped| shipped.kept.take()));
-        if self.keep {
-            streams.prepare();
-        }
         Ok(shipped)
     }
 
-    /// One request is enough where nothing but pages changes, or upon a stream
-    /// that has shipped nothing yet.
+    /// One request is enough where the connection there has nothing to parse
+    /// that could be another by now.
     fn suits(&self, kept: &Kept) -> bool {
         let (before, after) = self.transaction.sizes();
         suits(kept, &self.base.record)
             && !kept.is_for_rows()
-            && (kept.can_grow() || before == after && !self.transaction.changes_schema())
+            && !self.transaction.changes_schema()
             && self.transaction.pages().len() <= SURELY_ONCE
+            && (before == after || can_tidy(self.transaction).unwrap_or(false))
     }
 }
 

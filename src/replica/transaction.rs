@@ -26,6 +26,15 @@ pub struct Written<'a> {
     pub page: &'a Page,
 }
 
+/// What is remembered of the schema as of a schema cookie (file format, section 1.3.9).
+pub struct KnownSchema {
+    cookie: u32,
+    /// The pages of sqlite_schema.
+    pages: HashSet<u32>,
+    /// Tables that are looked at when any other one is dropped.
+    has_statistics: bool,
+}
+
 pub struct LocalTransaction<'a> {
     files: &'a Files,
     /// The database before.
@@ -36,6 +45,7 @@ pub struct LocalTransaction<'a> {
     newest: HashMap<u32, u32>,
     pages: Vec<u32>,
     changes_schema: bool,
+    has_statistics: bool,
     proofs: Vec<String>,
     pub digest: Digest,
     pub end: LogEnd,
@@ -57,6 +67,7 @@ impl<'a> LocalTransaction<'a> {
             newest: HashMap::new(),
             pages: Vec::new(),
             changes_schema: false,
+            has_statistics: false,
             proofs: Vec::new(),
             digest: base.digest,
             end: LogEnd::default(),
@@ -149,17 +160,30 @@ impl<'a> LocalTransaction<'a> {
         Ok(())
     }
 
-    /// What the transaction does to the schema. `known`: the pages of
-    /// sqlite_schema as of a schema cookie (file format, section 1.3.9).
-    pub fn look_at_schema(&mut self, known: &mut Option<(u32, HashSet<u32>)>) -> Result<()> {
+    /// What the transaction does to the schema.
+    pub fn look_at_schema(&mut self, known: &mut Option<KnownSchema>) -> Result<()> {
         let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
         self.before.read(1, &mut old)?;
         self.page(1, &mut new)?;
         let was = cookie(&old);
-        if known.as_ref().is_none_or(|(at, _)| *at != was) {
-            *known = Some((was, SchemaPages::read(self, Side::Base)?.pages));
-        }
-        let touched = |pgno: &u32| *pgno != 1 && known.as_ref().is_some_and(|k| k.1.contains(pgno));
+        let known_now = match known.take() {
+            Some(known) if known.cookie == was => known,
+            _ => {
+                let SchemaPages { schema, pages } = SchemaPages::read(self, Side::Base)?;
+                let has_statistics = schema
+                    .objects
+                    .iter()
+                    .any(|o| o.name.starts_with("sqlite_stat"));
+                KnownSchema {
+                    cookie: was,
+                    pages,
+                    has_statistics,
+                }
+            }
+        };
+        self.has_statistics = known_now.has_statistics;
+        let known_now = known.insert(known_now);
+        let touched = |pgno: &u32| *pgno != 1 && known_now.pages.contains(pgno);
         if old[100..] == new[100..] && was == cookie(&new) && !self.pages.iter().any(touched) {
             return Ok(());
         }
@@ -215,12 +239,21 @@ impl Transaction for LocalTransaction<'_> {
         schema_edge(|pgno, page| self.page(pgno, page))
     }
 
+    fn schema_has_room(&self) -> Result<bool> {
+        let room = free_at_the_end(|pgno, page| self.before.read(pgno, page))?;
+        Ok(room >= ROOM && !self.has_statistics)
+    }
+
     fn changes_schema(&self) -> bool {
         self.changes_schema
     }
 
     fn proofs(&self) -> &[String] {
         &self.proofs
+    }
+
+    fn base_page(&self, pgno: u32, page: &mut Page) -> Result<()> {
+        self.before.read(pgno, page)
     }
 
     fn page(&self, pgno: u32, page: &mut Page) -> Result<()> {
@@ -277,12 +310,34 @@ fn broken(what: &str) -> Error {
     Error::Internal(format!("the transaction in the log: {what}"))
 }
 
+/// Bytes on a page, far more than a throw-away table's row there takes.
+const ROOM: usize = 500;
+
+/// The free bytes between pointers and cells on the last leaf of sqlite_schema.
+fn free_at_the_end(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<usize> {
+    let (mut pgno, mut page) = (1, Box::new([0; PAGE_SIZE]));
+    // No b-tree is deeper; a damaged one ends here.
+    for _ in 0..20 {
+        read(pgno, &mut page)?;
+        let start = if pgno == 1 { 100 } else { 0 };
+        let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
+        if page[start] != INTERIOR_TABLE {
+            let used = start + 8 + 2 * u16_at(start + 3);
+            return Ok(u16_at(start + 5).saturating_sub(used));
+        }
+        let child = &page[start + 8..start + 12];
+        pgno = u32::from_be_bytes([child[0], child[1], child[2], child[3]]);
+    }
+    Ok(0)
+}
+
+/// A page type (file format, section 1.6).
+const INTERIOR_TABLE: u8 = 5;
 /// Children that a balanced insert at the right end may touch, on each level.
 const EDGE: usize = 4;
 
 /// The right edge of the sqlite_schema b-tree (file format, section 1.6).
 fn schema_edge(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<Vec<u32>> {
-    const INTERIOR_TABLE: u8 = 5;
     let mut page = Box::new([0; PAGE_SIZE]);
     let (mut edge, mut level) = (vec![1], vec![1u32]);
     // No b-tree is deeper; a damaged one ends here.
@@ -336,6 +391,14 @@ mod tests {
             Ok(())
         });
         assert_eq!(edge.unwrap(), [1, 13, 14, 15, 20]);
+        let room = free_at_the_end(|pgno, page| {
+            *page = pages.get(&pgno).copied().unwrap_or([0; PAGE_SIZE]);
+            if pgno == 20 {
+                page[..8].copy_from_slice(&[13, 0, 0, 0, 3, 4, 0, 0]);
+            }
+            Ok(())
+        });
+        assert_eq!(room.unwrap(), 1024 - 8 - 2 * 3);
         let leaf = schema_edge(|_, page| {
             page[100] = 13;
             Ok(())

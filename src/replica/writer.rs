@@ -4,7 +4,7 @@
 //! Everything here runs while a connection of the host holds the file's
 //! WAL_WRITE_LOCK, so at most one transaction of one process is here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::local::Local;
 use super::pipeline::{self, Outcome};
 use super::position::{Record, path_of};
 use super::rows::Rows;
-use super::transaction::{LocalTransaction, Written};
+use super::transaction::{KnownSchema, LocalTransaction, Written};
 use super::undo;
 use super::{Replica, pages, reconcile};
 use crate::config::{WriteLock, WritePath};
@@ -25,7 +25,7 @@ use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::remote::lease::{Kept, Lease};
-use crate::remote::primary::{Prepared, Primary};
+use crate::remote::primary::Primary;
 use crate::remote::transaction::Transaction;
 use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached};
@@ -47,13 +47,11 @@ pub struct Writer {
     /// Tells one spare lock from the next.
     spare_number: u64,
     kept: Option<Kept>,
-    /// Another such stream, on its way.
-    prepared: Option<Prepared>,
     /// Transactions that do not try their luck.
     eager: u32,
     after: After,
-    /// The pages of sqlite_schema as of a schema cookie, in this history.
-    schema: Option<(u32, HashSet<u32>)>,
+    /// Of this history.
+    schema: Option<KnownSchema>,
     history: Option<u64>,
     /// The lock was taken for rows.
     by_rows: bool,
@@ -85,7 +83,6 @@ impl Writer {
             spare: None,
             spare_number: 0,
             kept: None,
-            prepared: None,
             eager: 0,
             after: After::Next(Next::Nothing),
             schema: None,
@@ -99,9 +96,6 @@ impl Writer {
     pub fn close(&mut self) {
         if let Some(kept) = self.kept.take() {
             self.primary.discard(kept);
-        }
-        if let Some(prepared) = self.prepared.take() {
-            self.primary.give_up(prepared);
         }
         for lease in self.lease.take().into_iter().chain(self.spare.take()) {
             self.primary.give_back(lease);
@@ -151,12 +145,6 @@ impl Replica {
                 options.read_your_writes,
             )
         };
-        if let Some(prepared) = writer.prepared.take()
-            && let Some(kept) = writer.primary.prepared(prepared, wait)
-            && let Some(old) = writer.kept.replace(kept)
-        {
-            writer.primary.discard(old);
-        }
         if write_lock == WriteLock::Optimistic
             && writer.eager == 0
             && let Some(kept) = writer.kept.as_ref().filter(|k| suits(k, record))
@@ -297,7 +285,6 @@ impl Replica {
             local,
             lease,
             kept,
-            prepared,
             eager,
             after,
             schema,
@@ -349,7 +336,6 @@ impl Replica {
             primary,
             lease,
             kept,
-            prepared,
         };
         let done = match *by_rows {
             true => rows.commit(commit, &mut streams),
