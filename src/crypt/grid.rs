@@ -148,7 +148,7 @@ impl Grid {
         };
         let len = got.saturating_sub(OVERHEAD);
         let (content, rest) = buf.split_at_mut(len);
-        if len > 0 && !sealer.open_into(&place(cell, [0; 8]), &sealed[..got], content) {
+        if len > 0 && !sealer.open_into(&place(cell, [0; 8]), &mut sealed[..got], content) {
             return Some(Err(damaged(cell)));
         }
         rest.fill(0);

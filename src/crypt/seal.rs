@@ -1,8 +1,9 @@
 //! One cell: `nonce | ciphertext | tag`, AES-256-GCM.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use crate::error::{Error, Result};
+use crate::ffi::wipe::Wiped;
 
 pub const NONCE: usize = 12;
 pub const TAG: usize = 16;
@@ -19,13 +20,12 @@ pub fn place(cell: u64, context: [u8; 8]) -> Place {
     place
 }
 
-/// (The library wipes the keys that it frees.)
-pub struct Sealer(LessSafeKey);
+pub struct Sealer(Wiped<LessSafeKey>);
 
 impl Sealer {
     pub fn new(key: &[u8; 32]) -> Result<Sealer> {
         UnboundKey::new(&AES_256_GCM, key)
-            .map(|key| Sealer(LessSafeKey::new(key)))
+            .map(|key| Sealer(Wiped::new(LessSafeKey::new(key))))
             .map_err(|_| Error::Internal("an AES key was refused".into()))
     }
 
@@ -60,18 +60,13 @@ impl Sealer {
     /// Decrypts a cell into `content`, which is as long as its content; false
     /// if it is not what was sealed for `aad`.
     #[inline]
-    pub fn open_into(&self, aad: &[u8], cell: &[u8], content: &mut [u8]) -> bool {
-        let Some((nonce, sealed)) = cell.split_at_checked(NONCE) else {
-            return false;
-        };
-        let Some((sealed, tag)) = sealed.split_at_checked(content.len()) else {
-            return false;
-        };
-        Nonce::try_assume_unique_for_key(nonce)
-            .and_then(|nonce| {
-                self.0
-                    .open_separate_gather(nonce, Aad::from(aad), sealed, tag, content)
-            })
-            .is_ok()
+    pub fn open_into(&self, aad: &[u8], cell: &mut [u8], content: &mut [u8]) -> bool {
+        match self.open(aad, cell) {
+            Some(opened) if opened.len() == content.len() => {
+                content.copy_from_slice(opened);
+                true
+            }
+            _ => false,
+        }
     }
 }

@@ -205,7 +205,7 @@ impl Wal {
             if got < self.buffer.len() {
                 continue;
             }
-            if sealer.open_into(&page_place(frame, log), &self.buffer, buf) {
+            if sealer.open_into(&page_place(frame, log), &mut self.buffer, buf) {
                 return Ok(buf.len());
             }
         }

@@ -19,4 +19,5 @@ pub mod shim_vfs;
 pub mod shm;
 pub mod thread;
 pub mod vfs;
+pub mod wipe;
 pub mod zeroed;

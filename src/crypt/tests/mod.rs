@@ -54,7 +54,7 @@ fn vault(path: &str, key: &str) -> Arc<Vault> {
 const RAW_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// Test case 16 of the GCM specification (McGrew and Viega), with its
-/// additional data: what the library makes of a cell is what AES-256-GCM is.
+/// additional data: what ring makes of a cell is what AES-256-GCM is.
 #[test]
 fn known_answer_of_a_cell() {
     let key: [u8; 32] = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308")
@@ -73,14 +73,17 @@ fn known_answer_of_a_cell() {
     );
     assert_eq!(cell[NONCE..], expected[..]);
     let mut content = vec![1; plain.len()];
-    assert!(sealer.open_into(&aad, &cell, &mut content));
+    assert!(sealer.open_into(&aad, &mut cell.clone(), &mut content));
     assert_eq!(content, plain);
     for at in 0..cell.len() {
-        cell[at] ^= 1;
-        assert!(!sealer.open_into(&aad, &cell, &mut content), "byte {at}");
-        cell[at] ^= 1;
+        let mut altered = cell.clone();
+        altered[at] ^= 1;
+        assert!(
+            !sealer.open_into(&aad, &mut altered, &mut content),
+            "byte {at}"
+        );
     }
-    assert!(!sealer.open_into(&aad, &cell[..cell.len() - 1], &mut content));
+    assert!(!sealer.open_into(&aad, &mut cell.clone()[1..], &mut content));
     assert_eq!(sealer.open(&aad, &mut cell).unwrap(), plain);
 }
 
