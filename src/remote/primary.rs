@@ -1,7 +1,7 @@
 //! Writing at a libSQL primary: its write lock, and a transaction's pages.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -13,7 +13,7 @@ use super::http::Http;
 use super::lease::{Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name};
-use super::program::{Program, first_failure, log_end};
+use super::program::{Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
 use super::wal_log::WalLog;
@@ -21,7 +21,7 @@ use super::{Head, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::thread;
-use crate::wal::PAGE_SIZE;
+use crate::wal::{PAGE_SIZE, Page};
 
 /// Pages of one request.
 const REQUEST_PAGES: usize = 4096;
@@ -252,6 +252,30 @@ impl Primary {
             }
         };
         Ok(Shipped::of(done, pages, page1, log_id, version))
+    }
+}
+
+impl Shipped {
+    fn of(
+        done: Done,
+        written: Vec<u32>,
+        page1: Option<Box<Page>>,
+        log_id: String,
+        data_version: i64,
+    ) -> Shipped {
+        Shipped {
+            index: done.index,
+            written,
+            page1,
+            kept: done.stream.map(|stream| Kept {
+                stream,
+                log_id,
+                frame_no: done.index,
+                data_version,
+                used: Instant::now(),
+                rows: false,
+            }),
+        }
     }
 }
 

@@ -1,11 +1,8 @@
 //! The seam between a replica's commits and the ways to carry them: a
 //! transaction goes in, an outcome comes out.
 
-use std::time::Instant;
-
 use super::hrana::Stream;
 use super::lease::Kept;
-use super::program::Done;
 use crate::error::{Error, Result};
 use crate::wal::Page;
 
@@ -40,30 +37,6 @@ pub struct Shipped {
     /// Page 1 as the primary has it, if it was written and this is known.
     pub page1: Option<Box<Page>>,
     pub kept: Option<Kept>,
-}
-
-impl Shipped {
-    pub(super) fn of(
-        done: Done,
-        written: Vec<u32>,
-        page1: Option<Box<Page>>,
-        log_id: String,
-        data_version: i64,
-    ) -> Shipped {
-        Shipped {
-            index: done.index,
-            written,
-            page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id,
-                frame_no: done.index,
-                data_version,
-                used: Instant::now(),
-                rows: false,
-            }),
-        }
-    }
 }
 
 /// Why a transaction was not committed, or is not known to be.

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::apply::{Located, Message};
 use super::backoff::Backoff;
+use super::control::{Control, Event, News};
 use super::files::Hold;
 use super::leader::{self, Candidate};
 use super::local::{Found, Local};
 use super::pipeline::{self, Outcome};
 use super::position::Record;
-use super::scheduler::{Control, Event, News};
 use super::session::Session;
 use super::staged::{Fit, Staged};
 use super::{Replica, frames_between, reconcile, status};

@@ -4,6 +4,7 @@ pub mod apply;
 mod backoff;
 mod chunk;
 mod commit;
+mod control;
 pub mod digest;
 pub mod files;
 pub mod image;

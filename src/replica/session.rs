@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Replica;
-use super::scheduler::{Control, Event, News};
+use super::control::{Control, Event, News};
 use crate::error::{Error, Result};
 use crate::ffi::{guard, thread};
 use crate::remote::{Follower, Head, Position, Remote};

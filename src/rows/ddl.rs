@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::plan::Statement;
+use super::statement::Statement;
 use super::{dml, quote};
 use crate::btree::Value;
 use crate::btree::schema::alter::{Alter, is_renamed};

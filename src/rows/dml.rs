@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::plan::Statement;
 use super::quote;
+use super::statement::Statement;
 use crate::btree::schema::alter::{Alter, Alteration};
 use crate::btree::schema::create::TableDef;
 use crate::btree::schema::index::{Unique, unique};

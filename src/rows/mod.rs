@@ -8,6 +8,8 @@ mod dml;
 mod plan;
 mod quote;
 mod sequence;
+mod statement;
 
 pub use bulk::bulk;
-pub use plan::{Statement, plan};
+pub use plan::plan;
+pub use statement::Statement;

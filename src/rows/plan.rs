@@ -1,40 +1,12 @@
 //! The order of it all.
 
-use std::sync::Arc;
-
 use super::ddl::Ddl;
+use super::statement::Statement;
 use super::{dml, quote, sequence};
+use crate::btree::Decoded;
 use crate::btree::schema::objects::Object;
 use crate::btree::schema::shadow;
-use crate::btree::{Decoded, Value};
 use crate::error::Result;
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statement {
-    /// Shared by all rows that are written alike.
-    pub sql: Arc<str>,
-    pub args: Vec<Value>,
-    /// How many rows it has to affect; None where the number says nothing.
-    pub affected: Option<u64>,
-}
-
-impl Statement {
-    pub(super) fn one_row(sql: Arc<str>, args: Vec<Value>) -> Statement {
-        Statement {
-            sql,
-            args,
-            affected: Some(1),
-        }
-    }
-
-    pub(super) fn definition(sql: String) -> Statement {
-        Statement {
-            sql: Arc::from(sql),
-            args: Vec::new(),
-            affected: None,
-        }
-    }
-}
 
 /// The statements for a transaction, to be run in this order, in one
 /// transaction, with `PRAGMA foreign_keys=off`. Each must affect as many rows

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::plan::Statement;
+use super::statement::Statement;
 use crate::btree::schema::objects::{Kind, Schema};
 use crate::btree::{Decoded, Row, RowChange, Value};
 
