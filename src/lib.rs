@@ -24,7 +24,7 @@ mod wal;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::btree::{
-        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode, follow,
+        Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode,
     };
     pub use crate::error::{Error, Result};
     pub use crate::rows::{Statement, plan};

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use replica::internal::{Error, Known, Pages, Result, decode, follow, plan};
+use replica::internal::{Error, Known, Pages, Result, decode, plan};
 
 const PAGE: usize = 512;
 const BASE: &[u8] = include_bytes!("data/rows-base.db");
@@ -108,8 +108,7 @@ fn run(known: Option<&Known>, states: &States) -> Result<usize> {
     };
     let decoded = decode(&known, states)?;
     let statements = plan(&decoded)?.len();
-    let step = follow(&known, states)?;
-    known.advance(step)?;
+    known.advance(decoded.step)?;
     Ok(statements)
 }
 

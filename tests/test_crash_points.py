@@ -126,3 +126,54 @@ def test_power_cuts(new_primary, path, tmp_path):
             cuts += 1
     print(f"{cuts} power cuts, {again} after which everything was fetched again")
     assert cuts > 60
+
+
+FAILING = PROGRAM.split("act(\"UPDATE")[0] + """
+for statements in [
+    ["UPDATE data SET v = randomblob(500) WHERE id % 9 = {n} % 9"],
+    ["DELETE FROM data WHERE act > 0", "INSERT INTO data(act, v) SELECT {n}, randomblob(3000) FROM data LIMIT 3", "CREATE TABLE t{n}(x)"],
+    ["DELETE FROM data WHERE act > 0", "DROP TABLE t{n}"],
+    ["UPDATE born SET id = id"],
+]:
+    n = db.execute("SELECT max(n) FROM acts").fetchone()[0]
+    try:
+        act(*(s.replace("t{n}", "t") for s in statements))
+    except sqlite3.OperationalError as error:
+        print("error", error.sqlite_errorcode & 255, "of", n + 1, flush=True)
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        if error.sqlite_errorcode & 255 == 10:
+            ask("SELECT replica_sync()")
+        db.execute("DROP TABLE IF EXISTS t") if "DROP" in statements[-1] else None
+print("end", flush=True)
+"""
+FULL, IOERR = 13, 10
+
+
+@pytest.mark.parametrize("error, name", [(28, "no space"), (5, "I/O error")])
+def test_one_write_fails(error, name, new_primary, path):
+    """At every place: a full disk is told before the primary has the commit, and whatever fails afterwards is put right."""
+    primary = new_primary(SEED)
+    uri = replica_uri(path, primary.url)
+    python(f"open_replica({str(path)!r}, {primary.url!r}).close()")
+    codes = set()
+    for at in range(1, 400, 1 if error == 28 else 4):
+        ((before,),) = primary.sql("SELECT max(n) FROM acts")
+        try:
+            output, code = run(FAILING, uri, folder=path.parent, at=at, error=error)
+        except AssertionError as failed:  # at the open, or in the words of the program's own
+            output, code = str(failed), 1
+            assert "unable to open" in output or "disk" in output, output
+        ((there,),) = primary.sql("SELECT max(n) FROM acts")
+        assert sound(path) <= there
+        for line in output.splitlines():
+            if line.startswith("error"):
+                _, number, _, n = line.split()
+                codes.add(int(number))
+                if int(number) == FULL:
+                    assert there < int(n) or f"{n}" in output.splitlines(), (at, output, there)
+        python(f"open_replica({str(path)!r}).execute('SELECT replica_sync()').fetchall()")
+        identical(path, primary)
+        if "error" not in output and code == 0 and at > 150:
+            break
+    assert codes, "nothing failed"

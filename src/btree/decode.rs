@@ -47,14 +47,6 @@ pub fn decode(known: &Known, pages: &dyn Pages) -> Result<Decoded> {
     walk.rows(user_version)
 }
 
-/// What a transaction does to the pages alone.
-pub fn follow(known: &Known, pages: &dyn Pages) -> Result<Step> {
-    let mut walk = Walk::new(known, pages)?;
-    walk.explore()?;
-    walk.check()?;
-    Ok(walk.step(HashMap::new()))
-}
-
 /// The database header's fields that a program can set; answers the new
 /// `user_version`.
 fn header_changes(base: &View, new: &View) -> Result<Option<i32>> {

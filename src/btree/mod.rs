@@ -3,8 +3,7 @@
 //!
 //! `Known` is what is known of the base state: its schema, and which b-tree
 //! every page belongs to. `decode` reads from there what a transaction's pages
-//! mean, and answers the `Step` that brings `Known` to the new state;
-//! `follow` does that alone, for commits that came from elsewhere.
+//! mean, and answers the `Step` that brings `Known` to the new state.
 //!
 //! Sources: the SQLite file format document; each part names its section.
 
@@ -22,7 +21,7 @@ mod value;
 mod varint;
 mod view;
 
-pub use decode::{Decoded, TableRows, decode, follow};
+pub use decode::{Decoded, TableRows, decode};
 pub use diff::{Row, RowChange};
 pub use known::{Known, SchemaPages, Step};
 pub use value::{Encoding, Value};

@@ -171,6 +171,14 @@ pub fn stamped(image: &Page, base: &Page, version: u32) -> Box<Page> {
     page
 }
 
+/// Page 1 without what `stamped` puts there.
+pub fn without_stamp(page: &Page) -> Page {
+    let mut page = *page;
+    page[24..28].fill(0);
+    page[92..100].fill(0);
+    page
+}
+
 /// A name that no object has.
 pub fn unused_name() -> String {
     let hex: String = api::random::<6>()

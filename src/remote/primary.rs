@@ -12,7 +12,7 @@ use super::hrana_wire::SqlError;
 use super::http::Http;
 use super::lease::{Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
-use super::pages::{Steps, stamped, unused_name};
+use super::pages::{Steps, stamped, unused_name, without_stamp};
 use super::program::{Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
@@ -25,6 +25,9 @@ use crate::wal::{PAGE_SIZE, Page};
 
 /// Pages of one request.
 const REQUEST_PAGES: usize = 4096;
+/// In the database header: the largest root page, if the database is of the
+/// kind that moves pages about (file format, section 1.3.12).
+const AUTO_VACUUM: std::ops::Range<usize> = 52..56;
 /// Pages that are cheaply taken and given back again: one throw-away table has them.
 const SMALL_GROWTH: u32 = 1024;
 
@@ -218,6 +221,9 @@ impl Primary {
         if after == before {
             program.steps.guard_size(after);
         } else {
+            if base[AUTO_VACUUM] != [0; 4] {
+                return Err(moves_pages().into());
+            }
             keep &= can_tidy(transaction)?;
             let growth = program
                 .steps
@@ -241,14 +247,16 @@ impl Primary {
         let done = program.commit(keep, vec![question])?;
         let page1 = match (has_page1, stamp) {
             (false, _) => None,
-            (true, None) => done
-                .told
-                .first()
-                .and_then(|told| first_page(told.as_ref()?)),
-            (true, Some(version)) => {
+            (true, stamp) => {
                 let mut image = Box::new([0; PAGE_SIZE]);
                 transaction.page(1, &mut image)?;
-                Some(stamped(&image, &base, version))
+                match stamp {
+                    Some(version) => Some(stamped(&image, &base, version)),
+                    // Unless it is somebody else's by now.
+                    None => (done.told.first())
+                        .and_then(|told| first_page(told.as_ref()?))
+                        .filter(|told| without_stamp(told) == without_stamp(&image)),
+                }
             }
         };
         Ok(Shipped::of(done, pages, page1, log_id, version))
@@ -277,6 +285,12 @@ impl Shipped {
             }),
         }
     }
+}
+
+fn moves_pages() -> Error {
+    Error::ReadOnly(
+        "the primary's database has auto_vacuum on, so pages cannot be added to it as pages; write_path=rows can".into(),
+    )
 }
 
 /// Whether a transaction can add its pages on a connection that has shipped

@@ -234,7 +234,10 @@ impl Worker {
                 continue;
             }
             // Not back to before what is here already.
-            let step = Some(position.next() + STEP).max(base.record.logical());
+            let step = match (base.record.logical(), &base.record.undo) {
+                (None, Some(_)) => head.frame_no,
+                (here, _) => Some(position.next() + STEP).max(here),
+            };
             let step = Head {
                 frame_no: head.frame_no.min(step),
                 ..head.clone()
@@ -440,6 +443,10 @@ impl Worker {
             }
             // What comes first is not yet all that is here already.
             Fit::Next if head.frame_no < base.record.logical() => Ok(Some(true)),
+            // How much is here already, the primary has to be asked.
+            Fit::Next if base.record.undo.is_some() && base.record.logical().is_none() => {
+                Ok(Some(false))
+            }
             Fit::Next => {
                 let applied =
                     local.increment(&base, Hold::Take(LOCK_SLICE), &mut staged.messages())?;

@@ -24,8 +24,6 @@ use crate::rows::{Statement, bulk, plan};
 use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
 
-/// No transaction changes the schema as often.
-const FAR: u32 = 1 << 20;
 /// So many pages are kept before the primary's are fetched: 16 MiB.
 const MAX_UNDO: u64 = 4096;
 
@@ -69,7 +67,7 @@ impl Rows {
 
     /// Whether a commit can build upon a state that needs this.
     pub fn can_build_upon(&mut self, undo: &Undo) -> bool {
-        self.undo.knows(undo)
+        self.undo.knows(undo) && undo::exists(&self.vfs, &self.path)
             || undo::open(&self.vfs, &self.path, false)
                 .and_then(|file| self.undo.learn(&file, undo))
                 .is_ok()
@@ -304,8 +302,6 @@ fn new_cookies(transaction: &LocalTransaction, planned: &[Statement]) -> Result<
     let theirs = planned.iter().filter(define).count() as u32;
     let missing = match ours {
         0 => 0,
-        // Not counted up: it is far from the primary's.
-        FAR.. => 1,
         ours => (ours + 1).saturating_sub(theirs),
     };
     let name = unused_name();

@@ -11,6 +11,7 @@ use super::proof;
 use crate::btree::{Pages, SchemaPages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
+use crate::remote::pages::without_stamp;
 use crate::remote::transaction::Transaction;
 use crate::wal::capture::CommitFrame;
 use crate::wal::format::{self, FRAME_HEADER_SIZE, FRAME_SIZE, HEADER_SIZE, frame_offset};
@@ -24,6 +25,8 @@ pub struct Written<'a> {
     pub frames: BTreeMap<u32, u32>,
     pub commit: CommitFrame,
     pub page: &'a Page,
+    /// How much later the schema cookie may be than what was read of the file.
+    pub cookies_later: u32,
 }
 
 /// What is remembered of the schema as of a schema cookie (file format, section 1.3.9).
@@ -200,7 +203,8 @@ impl<'a> LocalTransaction<'a> {
         let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
         self.before.read(1, &mut old)?;
         self.page(1, &mut new)?;
-        Ok(cookie(&new).wrapping_sub(cookie(&old)))
+        let steps = cookie(&new).wrapping_sub(cookie(&old));
+        Ok(steps.min(steps.wrapping_sub(self.written.cookies_later)))
     }
 
     pub fn size(&self) -> u32 {
@@ -240,8 +244,8 @@ impl Transaction for LocalTransaction<'_> {
     }
 
     fn schema_has_room(&self) -> Result<bool> {
-        let room = free_at_the_end(|pgno, page| self.before.read(pgno, page))?;
-        Ok(room >= ROOM && !self.has_statistics)
+        let has_room = room_at_the_end(|pgno, page| self.before.read(pgno, page))?;
+        Ok(has_room && !self.has_statistics)
     }
 
     fn changes_schema(&self) -> bool {
@@ -299,13 +303,6 @@ fn cookie(page1: &Page) -> u32 {
     u32::from_be_bytes([page1[40], page1[41], page1[42], page1[43]])
 }
 
-fn without_stamp(page: &Page) -> Page {
-    let mut page = *page;
-    page[24..28].fill(0);
-    page[92..100].fill(0);
-    page
-}
-
 fn broken(what: &str) -> Error {
     Error::Internal(format!("the transaction in the log: {what}"))
 }
@@ -313,22 +310,32 @@ fn broken(what: &str) -> Error {
 /// Bytes on a page, far more than a throw-away table's row there takes.
 const ROOM: usize = 500;
 
-/// The free bytes between pointers and cells on the last leaf of sqlite_schema.
-fn free_at_the_end(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<usize> {
+/// Whether a row can come to the last leaf of sqlite_schema, and go again,
+/// and no neighbour is touched: there is room between pointers and cells, and
+/// without it the leaf is not so empty that SQLite would balance it
+/// (btree.c, `sqlite3BtreeDelete`: more than two thirds free).
+fn room_at_the_end(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<bool> {
     let (mut pgno, mut page) = (1, Box::new([0; PAGE_SIZE]));
     // No b-tree is deeper; a damaged one ends here.
     for _ in 0..20 {
         read(pgno, &mut page)?;
         let start = if pgno == 1 { 100 } else { 0 };
         let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
-        if page[start] != INTERIOR_TABLE {
-            let used = start + 8 + 2 * u16_at(start + 3);
-            return Ok(u16_at(start + 5).saturating_sub(used));
+        if page[start] == INTERIOR_TABLE {
+            let child = &page[start + 8..start + 12];
+            pgno = u32::from_be_bytes([child[0], child[1], child[2], child[3]]);
+            continue;
         }
-        let child = &page[start + 8..start + 12];
-        pgno = u32::from_be_bytes([child[0], child[1], child[2], child[3]]);
+        let gap = u16_at(start + 5).saturating_sub(start + 8 + 2 * u16_at(start + 3));
+        let mut free = gap + usize::from(page[start + 7]);
+        let mut block = u16_at(start + 1);
+        while block >= start + 8 && block <= PAGE_SIZE - 4 && free <= PAGE_SIZE {
+            free += u16_at(block + 2).max(4);
+            block = u16_at(block);
+        }
+        return Ok(gap >= ROOM && (pgno == 1 || free * 3 <= PAGE_SIZE * 2));
     }
-    Ok(0)
+    Ok(false)
 }
 
 /// A page type (file format, section 1.6).
@@ -391,14 +398,24 @@ mod tests {
             Ok(())
         });
         assert_eq!(edge.unwrap(), [1, 13, 14, 15, 20]);
-        let room = free_at_the_end(|pgno, page| {
-            *page = pages.get(&pgno).copied().unwrap_or([0; PAGE_SIZE]);
-            if pgno == 20 {
-                page[..8].copy_from_slice(&[13, 0, 0, 0, 3, 4, 0, 0]);
-            }
-            Ok(())
-        });
-        assert_eq!(room.unwrap(), 1024 - 8 - 2 * 3);
+        let room = |cells: u8, content: u16, freeblock: u16| {
+            room_at_the_end(|pgno, page| {
+                *page = pages.get(&pgno).copied().unwrap_or([0; PAGE_SIZE]);
+                if pgno == 20 {
+                    page[..8].copy_from_slice(&[13, 0, 0, 0, cells, 0, 0, 0]);
+                    page[1..3].copy_from_slice(&freeblock.to_be_bytes());
+                    page[5..7].copy_from_slice(&content.to_be_bytes());
+                    page[3002..3004].copy_from_slice(&1000u16.to_be_bytes());
+                }
+                Ok(())
+            })
+            .unwrap()
+        };
+        assert!(room(3, 1024, 0));
+        assert!(room(3, 2700, 0));
+        // Too full; so empty that it is balanced.
+        assert!(!room(3, 500, 0) && !room(3, 2800, 0));
+        assert!(room(3, 1700, 3000) && !room(3, 1800, 3000));
         let leaf = schema_edge(|_, page| {
             page[100] = 13;
             Ok(())

@@ -154,6 +154,11 @@ impl UndoFile {
     }
 }
 
+/// Whether there is one, of whichever state.
+pub fn exists(vfs: &BaseVfs, db_path: &str) -> bool {
+    vfs.exists(&FileKind::Undo.path(db_path)).unwrap_or(false)
+}
+
 /// Opens the file to keep pages in it. `fresh`: what it has is of no use.
 pub fn open(vfs: &BaseVfs, db_path: &str, fresh: bool) -> Result<OsFile> {
     let file = OsFile::open(vfs, db_path, FileKind::Undo, fresh)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::apply::{Located, Message};
 use super::commit::{Commit, Next, Streams, at, suits};
-use super::files::Hold;
+use super::files::{Hold, log_end};
 use super::local::Local;
 use super::pipeline::{self, Outcome};
 use super::position::{Record, path_of};
@@ -30,6 +30,7 @@ use crate::remote::transaction::Transaction;
 use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached};
 use crate::wal::index::Header;
+use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
 
 /// A lock whose statement has to be begun again waits so long for that.
@@ -50,6 +51,8 @@ pub struct Writer {
     /// Transactions that do not try their luck.
     eager: u32,
     after: After,
+    /// Where the log ends with the transaction that `after` follows.
+    end: Option<LogEnd>,
     /// Of this history.
     schema: Option<KnownSchema>,
     history: Option<u64>,
@@ -85,6 +88,7 @@ impl Writer {
             kept: None,
             eager: 0,
             after: After::Next(Next::Nothing),
+            end: None,
             schema: None,
             history: None,
             by_rows: false,
@@ -290,6 +294,7 @@ impl Replica {
             schema,
             by_rows,
             rows,
+            end,
             ..
         } = writer;
         let local = local
@@ -346,6 +351,7 @@ impl Replica {
             _ => eager.saturating_sub(1),
         };
         let done = done?;
+        *end = Some(transaction.end);
         *after = match visible {
             true => After::Next(done.next),
             false => After::Hide(header, transaction.pages().to_vec(), base),
@@ -360,16 +366,21 @@ impl Replica {
     pub fn end_write(&self) -> bool {
         let writer = &mut *self.writer.lock();
         let after = std::mem::replace(&mut writer.after, After::Next(Next::Nothing));
+        // Nothing was written, or a statement has to be begun again.
+        if let Some(lease) = writer.lease.take() {
+            writer.primary.give_back(lease);
+        }
         if matches!(after, After::Next(Next::Nothing)) {
-            // Nothing was written, or a statement has to be begun again.
-            if let Some(lease) = writer.lease.take() {
-                writer.primary.give_back(lease);
-            }
             return false;
         }
+        let end = writer.end.take();
         let Some(local) = writer.local.as_deref_mut() else {
             return true;
         };
+        // What SQLite could not write in the end, a sync brings.
+        if !local.files.header().is_ok_and(|h| log_end(&h) == end) {
+            return true;
+        }
         let done = match after {
             After::Next(Next::Correct(position, page1)) => {
                 local.correct(position, page1).map(|()| false)

@@ -67,7 +67,10 @@ impl Transaction {
 
     /// A write to the log.
     pub fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
-        let code = self.before_write(bytes, at as u64);
+        let code = match self.make_room(real, bytes, at) {
+            sql::SQLITE_OK => self.before_write(bytes, at as u64),
+            code => code,
+        };
         if code != sql::SQLITE_OK {
             return code;
         }
@@ -75,13 +78,36 @@ impl Transaction {
             self.held = Some((bytes.to_vec(), at));
             return sql::SQLITE_OK;
         }
-        if let Some((header, at)) = self.held.take() {
-            let code = real.write_bytes(&header, at as u64);
-            if code != sql::SQLITE_OK {
-                return code;
-            }
+        let code = match self.held.take() {
+            Some((header, before)) => match real.write_bytes(&header, before as u64) {
+                sql::SQLITE_OK => real.write_bytes(bytes, at as u64),
+                code => code,
+            },
+            None => real.write_bytes(bytes, at as u64),
+        };
+        if self.committed && code != sql::SQLITE_OK {
+            let why = "the primary has committed, and the local file cannot be written; replica_sync() brings it";
+            return failed(&self.replica, Err(Error::Unknown(why.into())));
         }
-        real.write_bytes(bytes, at as u64)
+        code
+    }
+
+    /// The frame that is about to commit has its place in the log before the
+    /// primary is asked: a full disk is no surprise afterwards. Without the
+    /// database size in its header its checksum is wrong, and it no frame.
+    fn make_room(&self, real: Real, bytes: &[u8], at: i64) -> c_int {
+        let Some((header, before)) = &self.held else {
+            return sql::SQLITE_OK;
+        };
+        if at != before + header.len() as i64 {
+            return sql::SQLITE_OK;
+        }
+        let mut unfinished = header.clone();
+        unfinished[4..8].fill(0);
+        match real.write_bytes(&unfinished, *before as u64) {
+            sql::SQLITE_OK => real.write_bytes(bytes, at as u64),
+            code => code,
+        }
     }
 
     fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {
@@ -97,6 +123,7 @@ impl Transaction {
             frames: self.capture.frames(commit),
             commit,
             page,
+            cookies_later: self.schema.later(),
         };
         let done = self.replica.commit(written);
         self.committed = done.is_ok();
@@ -227,7 +254,12 @@ impl FileHooks for MainDb {
             let why = "this replica was taken out of WAL mode; `SELECT replica_resync()` makes it one again";
             return failed(&self.replica, Err(Error::ReadOnly(why.into())));
         }
-        real.lock(level)
+        let code = real.lock(level);
+        if level == sql::SQLITE_LOCK_EXCLUSIVE && code == sql::SQLITE_OK {
+            // The last one to close checkpoints without a lock of its own.
+            self.transaction.lock().checkpoints = true;
+        }
+        code
     }
 
     fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {

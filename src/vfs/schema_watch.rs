@@ -18,8 +18,9 @@ const COOKIE: std::ops::Range<usize> = 40..44;
 #[derive(Default)]
 pub struct SchemaWatch {
     history: Option<u64>,
-    /// What distinguishes its cookies from the file's.
-    mask: u32,
+    /// How much later its cookies are than the file's: their order stays, and
+    /// with it what follows from it.
+    later: u32,
 }
 
 /// Whether these bytes, as read from the database or its log, are page 1 with its cookie.
@@ -28,20 +29,25 @@ pub fn is_page1(bytes: &[u8]) -> bool {
 }
 
 impl SchemaWatch {
+    /// How much later than the file's the cookies are that the connection sees.
+    pub fn later(&self) -> u32 {
+        self.later
+    }
+
     /// The connection has read page 1 of the file, which is in this history now.
     pub fn read(&mut self, page1: &mut [u8], history: u64) {
         match self.history.replace(history) {
-            Some(before) if before != history => self.mask = mask(history),
+            Some(before) if before != history => self.later = later(history),
             _ => {}
         }
-        for (byte, mask) in page1[COOKIE].iter_mut().zip(self.mask.to_be_bytes()) {
-            *byte ^= mask;
-        }
+        let cookie = &mut page1[COOKIE];
+        let true_one = u32::from_be_bytes([cookie[0], cookie[1], cookie[2], cookie[3]]);
+        cookie.copy_from_slice(&true_one.wrapping_add(self.later).to_be_bytes());
     }
 }
 
-/// Another one for each history, and far from the cookies that schema changes lead to.
-fn mask(history: u64) -> u32 {
+/// Another one for each history, and far from what schema changes lead to.
+fn later(history: u64) -> u32 {
     (history as u32).wrapping_mul(0x9e37_79b9) | 0x4000_0000
 }
 

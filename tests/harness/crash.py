@@ -18,10 +18,12 @@ def shim():
     return str(built)
 
 
-def run(program, *arguments, folder, at=None, log=None):
-    """Runs a program; what it printed, and its exit code. It dies instead of making change number `at` in the folder."""
+def run(program, *arguments, folder, at=None, error=None, log=None):
+    """Runs a program; what it printed, and its exit code. Instead of making change number `at` in the folder it dies, or has
+    this error."""
     env = {**os.environ, "LD_PRELOAD": shim(), "CRASH_FOLDER": f"{folder}"}
-    env.update({"CRASH_AT": str(at)} if at else {}, **({"CRASH_LOG": str(log)} if log else {}))
+    given = {"CRASH_AT": at, "CRASH_ERROR": error, "CRASH_LOG": log}
+    env.update({name: str(value) for name, value in given.items() if value is not None})
     done = subprocess.run([PYTHON, "-c", program, *map(str, arguments)], env=env, capture_output=True, text=True, timeout=120)
     assert not done.stderr, done.stderr
     return done.stdout, done.returncode

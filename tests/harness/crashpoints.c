@@ -2,10 +2,12 @@
  *
  * CRASH_FOLDER  the folder (no other file counts)
  * CRASH_AT      the program dies (SIGKILL) instead of making change number N, the first being 1
+ * CRASH_ERROR   it does not die then: that change fails, with this errno
  * CRASH_LOG     every change is written there: a line "kind path offset length\n", then the bytes of a write
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -46,18 +48,23 @@ static void put(const void *bytes, size_t len) {
     }
 }
 
-/* Called with the lock held, before the change. */
-static void change(const char *kind, const char *path, long long offset, size_t len, const void *bytes) {
+/* Called with the lock held, before the change; whether that is to be made. */
+static int change(const char *kind, const char *path, long long offset, size_t len, const void *bytes) {
     const char *at = getenv("CRASH_AT");
-    if (++count == (at ? atol(at) : 0)) kill(getpid(), SIGKILL), pause();
+    if (++count == (at ? atol(at) : 0)) {
+        const char *error = getenv("CRASH_ERROR");
+        if (error) return errno = atoi(error), 0;
+        kill(getpid(), SIGKILL), pause();
+    }
     if (output == -2) {
         const char *name = getenv("CRASH_LOG");
         output = name ? REAL(open)(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
     }
-    if (output < 0) return;
+    if (output < 0) return 1;
     char line[4200];
     put(line, snprintf(line, sizeof line, "%s %s %lld %zu\n", kind, path, offset, len));
     if (bytes) put(bytes, len);
+    return 1;
 }
 
 /* The change and what it does are one: nobody comes in between. */
@@ -65,9 +72,10 @@ static void change(const char *kind, const char *path, long long offset, size_t 
     do { \
         if (!(condition)) return made; \
         pthread_mutex_lock(&lock); \
-        told; \
-        type result = made; \
+        type result = told ? made : -1; \
+        int error = errno; \
         pthread_mutex_unlock(&lock); \
+        errno = error; \
         return result; \
     } while (0)
 
