@@ -224,3 +224,19 @@ def test_any_order_of_commits_of_any_kind(lock, write_path, host, path, primary)
             primary.sql("UPDATE users SET name = name || '.' WHERE id % 5 = 0")
     assert primary.sql("PRAGMA integrity_check") == [["ok"]]
     identical(path, primary)
+
+
+def test_growth_in_one_request_beside_an_underfull_schema_page(host, path, new_primary):
+    """Where SQLite would balance the page of sqlite_schema that a throw-away table has come to and left."""
+    long = ", ".join(f"column_with_a_long_name_{n} DEFAULT 'and a long default value'" for n in range(50))
+    primary = new_primary(f"CREATE TABLE first({long});" + "".join(
+        f"CREATE TABLE t{n}(x, {', '.join(f'y{m} DEFAULT 12345678' for m in range(14))});" for n in range(5)))
+    db = host.open(path, primary.url, write_lock="optimistic", write_path="pages")
+    for n in range(12):
+        db("INSERT INTO t0(x) VALUES(randomblob(9000))")
+        db("UPDATE t0 SET x = randomblob(9000) WHERE rowid = ?", n)
+        if n == 6:
+            db("ALTER TABLE t4 DROP COLUMN y13")
+    assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+    assert primary.sql("SELECT count(*) FROM sqlite_schema") == [[6]]
+    identical(path, primary)
