@@ -46,9 +46,6 @@ impl Real {
     pub(super) fn read(self, buf: *mut c_void, len: c_int, at: i64) -> c_int {
         call!(self, xRead(buf, len, at), sql::SQLITE_IOERR_READ)
     }
-    pub fn read_into(self, buf: &mut [u8], at: i64) -> c_int {
-        self.read(buf.as_mut_ptr().cast(), buf.len() as c_int, at)
-    }
     pub(super) fn write(self, buf: *const c_void, len: c_int, at: i64) -> c_int {
         call!(self, xWrite(buf, len, at), sql::SQLITE_IOERR_WRITE)
     }

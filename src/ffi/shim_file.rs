@@ -15,10 +15,8 @@ pub trait FileHooks: Sized {
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
         real.file_control(op, arg)
     }
-    /// Fills `buf`. Must not panic.
-    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
-        real.read_into(buf, at)
-    }
+    /// What was just read begins as page 1 of a database does. Must not panic.
+    fn read_page1(&mut self, _bytes: &mut [u8], _at: i64) {}
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         real.write_bytes(bytes, at as u64)
     }
@@ -178,11 +176,18 @@ impl<H: FileHooks> ShimFile<H> {
         len: c_int,
         at: i64,
     ) -> c_int {
-        // SAFETY: a method of an open file, called with len bytes at buf.
-        unsafe {
-            let buf = std::slice::from_raw_parts_mut(buf.cast::<u8>(), len.max(0) as usize);
-            Self::hooks(file).read(Self::real(file), buf, at)
+        // SAFETY: a method of an open file.
+        let rc = unsafe { Self::real(file) }.read(buf, len, at);
+        // On the way of every read: one look at what is in the cache by now.
+        if len >= 8 && rc == sql::SQLITE_OK {
+            // SAFETY: SQLite calls with len bytes at buf, and all of them are filled.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), len as usize) };
+            if bytes[..8] == *b"SQLite f" {
+                // SAFETY: a method of an open file.
+                unsafe { Self::hooks(file) }.read_page1(bytes, at);
+            }
         }
+        rc
     }
 
     unsafe extern "C" fn write(

@@ -194,18 +194,21 @@ impl MainDb {
             && self.transaction.lock().writing
     }
 
+    /// Read locks are shared, all other ones exclusive.
     fn follow(&mut self, slot: c_int, flags: c_int) {
-        let lock = flags & sql::SQLITE_SHM_LOCK != 0;
-        let exclusive = flags & sql::SQLITE_SHM_EXCLUSIVE != 0;
-        if exclusive && slot == ShmLock::CHECKPOINT.slot {
-            self.checkpointer = lock;
-            self.transaction.lock().checkpoints = lock;
-        } else if !exclusive && slot >= ShmLock::FIRST_READER {
+        if flags & sql::SQLITE_SHM_EXCLUSIVE != 0 && slot == ShmLock::CHECKPOINT.slot {
+            self.checkpointer = flags & sql::SQLITE_SHM_LOCK != 0;
+            self.transaction.lock().checkpoints = self.checkpointer;
+        }
+    }
+
+    #[inline]
+    fn follow_reader(&mut self, slot: c_int, flags: c_int) {
+        if slot >= ShmLock::FIRST_READER {
             let bit = 1 << slot;
-            self.readers = if lock {
-                self.readers | bit
-            } else {
-                self.readers & !bit
+            self.readers = match flags & sql::SQLITE_SHM_LOCK != 0 {
+                true => self.readers | bit,
+                false => self.readers & !bit,
             };
         }
     }
@@ -239,12 +242,10 @@ impl MainDb {
 }
 
 impl FileHooks for MainDb {
-    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
-        let code = real.read_into(buf, at);
-        if at == 0 && is_page1(buf) {
-            self.transaction.lock().read_page1(buf);
+    fn read_page1(&mut self, bytes: &mut [u8], at: i64) {
+        if at == 0 && is_page1(bytes) {
+            self.transaction.lock().read_page1(bytes);
         }
-        code
     }
 
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
@@ -265,7 +266,7 @@ impl FileHooks for MainDb {
     fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         let rc = real.shm_lock(slot, count, flags);
         if rc == sql::SQLITE_OK {
-            self.follow(slot, flags);
+            self.follow_reader(slot, flags);
         }
         rc
     }

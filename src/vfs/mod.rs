@@ -127,10 +127,10 @@ enum Watched {
 }
 
 impl FileHooks for Watched {
-    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
+    fn read_page1(&mut self, bytes: &mut [u8], at: i64) {
         match self {
-            Watched::Database(file) => file.read(real, buf, at),
-            Watched::Wal(file) => file.read(real, buf, at),
+            Watched::Database(file) => file.read_page1(bytes, at),
+            Watched::Wal(file) => file.read_page1(bytes, at),
         }
     }
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {

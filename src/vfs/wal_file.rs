@@ -15,12 +15,10 @@ use crate::ffi::shim_file::FileHooks;
 pub struct WalFile(pub Arc<Mutex<Transaction>>);
 
 impl FileHooks for WalFile {
-    fn read(&mut self, real: Real, buf: &mut [u8], at: i64) -> c_int {
-        let code = real.read_into(buf, at);
-        if is_page1(buf) {
-            self.0.lock().read_page1(buf);
+    fn read_page1(&mut self, bytes: &mut [u8], _at: i64) {
+        if is_page1(bytes) {
+            self.0.lock().read_page1(bytes);
         }
-        code
     }
 
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
