@@ -7,6 +7,7 @@ pytest.register_assert_rewrite("harness")
 
 from harness.faults import FaultProxy
 from harness.host import DEFAULTS, Host
+from harness.keys import Signer
 from harness.paths import SO, SQLD
 from harness.peer import History, ScriptedPeer
 from harness.primary import Primary
@@ -92,6 +93,21 @@ def new_host():
         return text if getattr(host, "quiet", True) else None
 
     yield from _made(lambda _, *args, **kwargs: Host(*args, **kwargs), end)
+
+
+@pytest.fixture
+def signer(tmp_path):
+    (tmp_path / "keys").mkdir()
+    return Signer(tmp_path / "keys")
+
+
+@pytest.fixture
+def guarded(new_primary, signer):
+    """A primary that asks for tokens."""
+    primary = new_primary(auth_jwt_key_file=signer.public)
+    primary.token = signer.token()
+    primary.script(SEED)
+    return primary
 
 
 @pytest.fixture

@@ -2,25 +2,14 @@
 import json
 
 import pytest
-from conftest import SEED
 from harness.check import identical, in_words, refused
 from harness.host import AUTH, SqlError
-from harness.keys import Signer
 from harness.shell import sidecars
 
 
 @pytest.fixture
-def signer(tmp_path):
-    (tmp_path / "keys").mkdir()
-    return Signer(tmp_path / "keys")
-
-
-@pytest.fixture
-def primary(new_primary, signer):
-    primary = new_primary(auth_jwt_key_file=signer.public)
-    primary.token = signer.token()
-    primary.script(SEED)
-    return primary
+def primary(guarded):
+    return guarded
 
 
 @pytest.mark.parametrize("access", ["ro", "rw"])

@@ -1,9 +1,8 @@
 """Writes through replicas that are live: the writer, the stream and other processes do not get in each other's way."""
-import threading
 import time
 
 import pytest
-from harness.check import identical
+from harness.check import identical, together
 from harness.host import SqlError
 from harness.primary import eventually
 
@@ -17,24 +16,6 @@ def current(db, primary, within=5.0):
     start, newest = time.perf_counter(), primary.hello()[1]
     eventually(lambda: db.frame_no == newest, within, 0.002, f"frame {newest} at {db.status()}")
     return time.perf_counter() - start
-
-
-def together(*actions):
-    errors = []
-
-    def run(action):
-        try:
-            action()
-        except BaseException as error:
-            errors.append(error)
-
-    actors = [threading.Thread(target=run, args=(action,)) for action in actions]
-    for actor in actors:
-        actor.start()
-    for actor in actors:
-        actor.join(120)
-        assert not actor.is_alive(), "something hangs"
-    assert not errors, errors
 
 
 @pytest.mark.parametrize("options", [{}, {"live": 1}, {"sync_interval": 0.05}])

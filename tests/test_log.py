@@ -4,10 +4,8 @@ import re
 import time
 
 import pytest
-from conftest import SEED
 from harness.check import in_words, refused
 from harness.host import AUTH
-from harness.keys import Signer
 from harness.primary import eventually
 from harness.shell import loaded_shell
 
@@ -66,20 +64,6 @@ def test_a_log_that_cannot_be_written_fails_nothing(new_host, primary, path):
 
 
 # --- secrets -------------------------------------------------------------------------------------
-
-@pytest.fixture
-def signer(tmp_path):
-    (tmp_path / "keys").mkdir()
-    return Signer(tmp_path / "keys")
-
-
-@pytest.fixture
-def guarded(new_primary, signer):
-    primary = new_primary(auth_jwt_key_file=signer.public)
-    primary.token = signer.token()
-    primary.script(SEED)
-    return primary
-
 
 @pytest.mark.parametrize("options", [{"live": 1}, {"sync_interval": 0.05}])
 def test_a_token_is_rotated_under_background_work(options, new_host, guarded, signer, tmp_path, path):

@@ -1,32 +1,12 @@
 """Several processes and connections on one replica file."""
 import os
-import threading
 import time
 
 import pytest
-from harness.check import identical
+from harness.check import identical, together
 from harness.host import replica_uri
 from harness.primary import eventually
 from harness.shell import stock
-
-
-def together(*actions):
-    """Runs the actions at the same time; re-raises what they raised."""
-    errors = []
-
-    def run(action):
-        try:
-            action()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -6,11 +6,10 @@ import threading
 import time
 
 import pytest
-from harness.check import identical
+from harness.check import identical, together
 from harness.host import replica_uri
 from harness.paths import LIB, PYTHON
 from harness.shell import stock
-from test_processes import together
 
 pytestmark = pytest.mark.usefixtures("write_path")
 

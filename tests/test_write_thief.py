@@ -3,10 +3,9 @@ import threading
 import time
 
 import pytest
-from harness.check import fails, identical, outcome, series
+from harness.check import fails, identical, outcome, series, together
 from harness.faults import Late
 from harness.host import BUSY
-from test_processes import together
 
 pytestmark = pytest.mark.usefixtures("write_path")
 

@@ -3,11 +3,10 @@ import threading
 import time
 
 import pytest
-from harness.check import fails, identical, outcome, series
+from harness.check import fails, identical, outcome, series, together
 from harness.faults import CUT, CUT_ANSWER
 from harness.host import BUSY, READONLY, SqlError, replica_uri
 from harness.shell import shell, stock
-from test_processes import together
 
 pytestmark = pytest.mark.usefixtures("write_path")
 

@@ -14,7 +14,7 @@ mod gather;
 mod known;
 mod layout;
 mod overflow;
-mod page;
+pub mod page;
 mod record;
 pub mod schema;
 mod value;

@@ -84,6 +84,21 @@ impl<'a> BtreePage<'a> {
         Ok(children)
     }
 
+    /// The free bytes between pointers and cells, and all that are free.
+    pub fn free(&self) -> (usize, usize) {
+        let word = |at: usize| usize::from(u16_be(&self.data[at..]));
+        let used = self.pointers() + 2 * self.cells;
+        let gap = word(self.start + 5).saturating_sub(used);
+        let mut free = gap + usize::from(self.data[self.start + 7]);
+        let mut block = word(self.start + 1);
+        // Those of a damaged page may form a circle.
+        while block >= used && block + 4 <= self.data.len() && free <= self.data.len() {
+            free += word(block + 2).max(4);
+            block = word(block);
+        }
+        (gap, free)
+    }
+
     fn cell_bytes(&self, i: usize) -> Result<&'a [u8]> {
         let pointer = self.pointers() + 2 * i;
         let at = usize::from(u16_be(&self.data[pointer..]));
@@ -172,6 +187,30 @@ mod tests {
         let cell = page.cell(0).unwrap();
         assert_eq!((cell.rowid, cell.payload_len), (7, 3));
         assert_eq!((cell.local, cell.overflow), (&[2u8, 1, 9][..], None));
+    }
+
+    #[test]
+    fn what_is_free() {
+        let free = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = leaf();
+            bytes[5..7].copy_from_slice(&400u16.to_be_bytes());
+            change(&mut bytes);
+            BtreePage::parse(2, &bytes, 512).unwrap().free()
+        };
+        assert_eq!(free(&|_| {}), (390, 390));
+        // Three bytes in fragments, and a block of 20.
+        let block = |bytes: &mut Vec<u8>| {
+            bytes[7] = 3;
+            bytes[1..3].copy_from_slice(&420u16.to_be_bytes());
+            bytes[422..424].copy_from_slice(&20u16.to_be_bytes());
+        };
+        assert_eq!(free(&block), (390, 413));
+        // A block that is its own next.
+        let circle = |bytes: &mut Vec<u8>| {
+            block(bytes);
+            bytes[420..422].copy_from_slice(&420u16.to_be_bytes());
+        };
+        assert!(free(&circle).1 > 413);
     }
 
     #[test]

@@ -33,9 +33,9 @@ pub struct Kept {
     pub log_id: String,
     pub frame_no: Option<u64>,
     pub(super) data_version: i64,
-    pub(super) used: Instant,
+    used: Instant,
     /// It has shipped rows, and can ship no pages: its connection has parsed some.
-    pub(super) rows: bool,
+    rows: bool,
 }
 
 /// Where a transaction begins.
@@ -47,6 +47,24 @@ pub enum Ground {
 }
 
 impl Kept {
+    /// It has just been used.
+    pub(super) fn new(
+        stream: Stream,
+        log_id: String,
+        frame_no: Option<u64>,
+        data_version: i64,
+        rows: bool,
+    ) -> Kept {
+        Kept {
+            stream,
+            log_id,
+            frame_no,
+            data_version,
+            used: Instant::now(),
+            rows,
+        }
+    }
+
     pub fn is_fresh(&self) -> bool {
         self.used.elapsed() < STREAM_LIFE
     }

@@ -18,7 +18,7 @@ use crate::wal::{PAGE_SIZE, Page};
 
 pub const UPDATE: &str = "UPDATE sqlite_dbpage SET data=? WHERE pgno=?";
 /// An integer overflow for each row: the step fails, and all that follow are skipped.
-const FAIL: &str = "SELECT abs(-9223372036854775808) FROM";
+pub const FAIL: &str = "SELECT abs(-9223372036854775808)";
 
 /// Overflow pages of one row; a value may have 5,000,000 bytes.
 const ROW_PAGES: u32 = 1100;
@@ -85,13 +85,13 @@ impl Steps {
 
     /// Fails where another connection has committed since this stream read `version`.
     pub fn guard_version(&mut self, version: i64) -> u32 {
-        let sql = format!("{FAIL} pragma_data_version WHERE data_version<>?");
+        let sql = format!("{FAIL} FROM pragma_data_version WHERE data_version<>?");
         self.add(sql, vec![integer(version)])
     }
 
     /// Fails where the database has another size.
     pub fn guard_size(&mut self, pages: u32) -> u32 {
-        let sql = format!("{FAIL} pragma_page_count WHERE page_count<>?");
+        let sql = format!("{FAIL} FROM pragma_page_count WHERE page_count<>?");
         self.add(sql, vec![integer(i64::from(pages))])
     }
 

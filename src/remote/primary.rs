@@ -1,7 +1,7 @@
 //! Writing at a libSQL primary: its write lock, and a transaction's pages.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -21,7 +21,7 @@ use super::{Head, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::thread;
-use crate::wal::{PAGE_SIZE, Page};
+use crate::wal::PAGE_SIZE;
 
 /// Pages of one request.
 const REQUEST_PAGES: usize = 4096;
@@ -259,31 +259,13 @@ impl Primary {
                 }
             }
         };
-        Ok(Shipped::of(done, pages, page1, log_id, version))
-    }
-}
-
-impl Shipped {
-    fn of(
-        done: Done,
-        written: Vec<u32>,
-        page1: Option<Box<Page>>,
-        log_id: String,
-        data_version: i64,
-    ) -> Shipped {
-        Shipped {
-            index: done.index,
-            written,
+        let Done { index, stream, .. } = done;
+        Ok(Shipped {
+            index,
+            written: pages,
             page1,
-            kept: done.stream.map(|stream| Kept {
-                stream,
-                log_id,
-                frame_no: done.index,
-                data_version,
-                used: Instant::now(),
-                rows: false,
-            }),
-        }
+            kept: stream.map(|stream| Kept::new(stream, log_id, index, version, false)),
+        })
     }
 }
 

@@ -5,16 +5,16 @@
 //! number of rows stands one that fails if it affected another.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::hrana::stmt;
 use super::hrana_wire::{Value, ValueKind};
 use super::lease::{Ground, Kept, data_version};
-use super::pages::integer;
+use super::pages::{FAIL, integer};
 use super::primary::Primary;
 use super::program::{Program, log_end};
 use super::transaction::NotShipped;
 use super::values::Argument;
+use crate::rows::Effect;
 
 /// A request has at most about so many bytes of values and statements,
 const REQUEST_BYTES: usize = 8 << 20;
@@ -23,17 +23,12 @@ const REQUEST_STEPS: u32 = 20_000;
 /// What a step weighs besides its values.
 const STEP_BYTES: usize = 64;
 
-/// An integer overflow for each row: such a step fails on purpose.
-const FAIL: &str = "SELECT abs(-9223372036854775808)";
-const COUNT: &str = "SELECT abs(-9223372036854775808) WHERE changes()<>?";
-
 /// A statement of a transaction.
 #[derive(Clone)]
 pub struct Command {
     pub sql: Arc<str>,
     pub args: Vec<Argument>,
-    /// How many rows it has to affect.
-    pub affected: Option<u64>,
+    pub effect: Effect,
 }
 
 impl Command {
@@ -103,34 +98,28 @@ impl Primary {
         let kept = done.stream.filter(|_| frame_no.is_some());
         Ok(ShippedRows {
             frame_no,
-            kept: kept.map(|stream| Kept {
-                stream,
-                log_id,
-                frame_no,
-                data_version: version,
-                used: Instant::now(),
-                rows: true,
-            }),
+            kept: kept.map(|stream| Kept::new(stream, log_id, frame_no, version, true)),
         })
     }
 }
 
 impl Program<'_> {
     fn command(&mut self, command: Command) {
-        let guards = command.sql.starts_with(FAIL);
-        let defines = command.args.is_empty() && command.affected.is_none() && !guards;
         let args = command.args.into_iter().map(|argument| argument.0);
         let step = self.steps.add(&*command.sql, args.collect());
-        if defines {
-            self.special.definitions.insert(step);
-        }
-        if guards {
-            self.special.counts.insert(step);
-        }
-        if let Some(affected) = command.affected {
-            let args = vec![integer(affected as i64)];
-            let step = self.steps.add(COUNT, args);
-            self.special.counts.insert(step);
+        match command.effect {
+            Effect::Definition => {
+                self.special.definitions.insert(step);
+            }
+            Effect::Guard => {
+                self.special.counts.insert(step);
+            }
+            Effect::Rows(affected) => {
+                let sql = format!("{FAIL} WHERE changes()<>?");
+                let step = self.steps.add(sql, vec![integer(affected as i64)]);
+                self.special.counts.insert(step);
+            }
+            Effect::Any => {}
         }
     }
 }

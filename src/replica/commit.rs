@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Replica;
 use super::apply::Located;
-use super::position::{PositionFile, Record};
+use super::position::PositionFile;
+use super::record::Record;
 use super::transaction::LocalTransaction;
 use crate::config::WritePath;
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use libsqlite3_sys as sql;
 
 use super::digest::{Digest, page_hash};
-use super::position::Stamp;
+use super::record::Stamp;
 use crate::error::{Error, Result};
 use crate::ffi::conn::Connection;
 use crate::ffi::file::{FileKind, OsFile};

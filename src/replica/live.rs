@@ -18,7 +18,7 @@ use super::files::Hold;
 use super::leader::{self, Candidate};
 use super::local::{Found, Local};
 use super::pipeline::{self, Outcome};
-use super::position::Record;
+use super::record::Record;
 use super::session::Session;
 use super::staged::{Fit, Staged};
 use super::{Replica, frames_between, reconcile, status};

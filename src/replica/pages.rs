@@ -2,7 +2,7 @@
 //! holds, byte for byte, but for the stamp that it puts on page 1.
 
 use super::commit::{Commit, Committed, Next, Streams, moved, suits};
-use super::position::Record;
+use super::record::Record;
 use super::transaction::LocalTransaction;
 use crate::config::WritePath;
 use crate::error::Result;

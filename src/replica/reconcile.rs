@@ -3,7 +3,7 @@
 use super::apply::{Located, Message};
 use super::files::Hold;
 use super::local::Local;
-use super::position::Record;
+use super::record::Record;
 use super::undo;
 use crate::error::{Error, Result};
 use crate::ffi::vfs::BaseVfs;

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::commit::{Commit, Committed, Next, Streams, suits};
-use super::position::Record;
-use super::transaction::LocalTransaction;
+use super::record::Record;
+use super::transaction::{LocalTransaction, owned};
 use super::undo::{self, Undo, UndoFile};
 use crate::btree::{Known, Pages, Step, Value, decode};
 use crate::config::WritePath;
@@ -20,9 +20,9 @@ use crate::remote::pages::unused_name;
 use crate::remote::rows::{Command, ShippedRows};
 use crate::remote::transaction::{NotShipped, Transaction};
 use crate::remote::values::Argument;
-use crate::rows::{Statement, bulk, plan};
+use crate::rows::{Effect, Statement, bulk, plan};
+use crate::wal::Page;
 use crate::wal::writer::LogEnd;
-use crate::wal::{PAGE_SIZE, Page};
 
 /// So many pages are kept before the primary's are fetched: 16 MiB.
 const MAX_UNDO: u64 = 4096;
@@ -50,7 +50,7 @@ impl Program {
         statements.map(|statement| Command {
             sql: statement.sql,
             args: statement.args.iter().map(argument).collect(),
-            affected: statement.affected,
+            effect: statement.effect,
         })
     }
 }
@@ -216,7 +216,7 @@ impl Commit<'_> {
 /// which is another where triggers were made anew.
 fn sorted(statements: &[Statement]) -> Vec<String> {
     let text = |s: &Statement| format!("{} {:?}", s.sql, s.args);
-    let acts = |s: &&Statement| !s.sql.starts_with("SELECT ");
+    let acts = |s: &&Statement| s.effect != Effect::Guard;
     let mut texts: Vec<String> = statements.iter().filter(acts).map(text).collect();
     texts.sort_unstable();
     texts
@@ -264,9 +264,7 @@ impl Pages for Logged<'_> {
         if let Some(page) = newest {
             return Ok(Cow::Borrowed(&page[..]));
         }
-        let mut page = Box::new([0; PAGE_SIZE]);
-        self.local.before.read(pgno, &mut page)?;
-        Ok(Cow::Owned(page.to_vec()))
+        owned(|page| self.local.before.read(pgno, page))
     }
 
     fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
@@ -294,28 +292,18 @@ impl Pages for Logged<'_> {
 /// lie here must not find its cookie again once the primary's pages are here.
 fn new_cookies(transaction: &LocalTransaction, planned: &[Statement]) -> Result<Vec<Statement>> {
     let ours = transaction.cookie_steps()?;
-    let define = |s: &&Statement| {
-        ["CREATE ", "DROP ", "ALTER "]
-            .iter()
-            .any(|w| s.sql.starts_with(w))
-    };
-    let theirs = planned.iter().filter(define).count() as u32;
+    let theirs = planned.iter().filter(|s| s.changes_schema()).count() as u32;
     let missing = match ours {
         0 => 0,
         ours => (ours + 1).saturating_sub(theirs),
     };
     let name = unused_name();
     let pair = [
-        format!("CREATE VIEW {name} AS SELECT 1"),
-        format!("DROP VIEW {name}"),
+        Statement::definition(format!("CREATE VIEW {name} AS SELECT 1")),
+        Statement::definition(format!("DROP VIEW {name}")),
     ];
-    let statement = |sql: &String| Statement {
-        sql: sql.as_str().into(),
-        args: Vec::new(),
-        affected: None,
-    };
-    let pairs = (0..missing.div_ceil(2)).flat_map(|_| pair.iter().map(statement));
-    Ok(pairs.collect())
+    let pairs = std::iter::repeat_n(pair, missing.div_ceil(2) as usize);
+    Ok(pairs.flatten().collect())
 }
 
 fn argument(value: &Value) -> Argument {

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::digest::{Digest, page_hash};
 use super::files::Files;
-use super::position::Record;
 use super::proof;
+use super::record::Record;
+use crate::btree::page::BtreePage;
 use crate::btree::{Pages, SchemaPages, Side};
 use crate::error::{Error, Result};
 use crate::ffi::file::OsFile;
@@ -275,15 +276,11 @@ impl Transaction for LocalTransaction<'_> {
 
 impl Pages for LocalTransaction<'_> {
     fn before(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
-        let mut page = Box::new([0; PAGE_SIZE]);
-        self.before.read(pgno, &mut page)?;
-        Ok(Cow::Owned(page.to_vec()))
+        owned(|page| self.before.read(pgno, page))
     }
 
     fn after(&self, pgno: u32) -> Result<Cow<'_, [u8]>> {
-        let mut page = Box::new([0; PAGE_SIZE]);
-        self.page(pgno, &mut page)?;
-        Ok(Cow::Owned(page.to_vec()))
+        owned(|page| self.page(pgno, page))
     }
 
     fn changed(&self) -> &[u32] {
@@ -309,64 +306,41 @@ fn broken(what: &str) -> Error {
 
 /// Bytes on a page, far more than a throw-away table's row there takes.
 const ROOM: usize = 500;
+/// Children that a balanced insert at the right end may touch, on each level.
+const EDGE: usize = 4;
+/// No b-tree is deeper; a damaged one ends there.
+const DEPTH: usize = 20;
 
 /// Whether a row can come to the last leaf of sqlite_schema, and go again,
 /// and no neighbour is touched: there is room between pointers and cells, and
 /// without it the leaf is not so empty that SQLite would balance it
 /// (btree.c, `sqlite3BtreeDelete`: more than two thirds free).
 fn room_at_the_end(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<bool> {
-    let (mut pgno, mut page) = (1, Box::new([0; PAGE_SIZE]));
-    // No b-tree is deeper; a damaged one ends here.
-    for _ in 0..20 {
-        read(pgno, &mut page)?;
-        let start = if pgno == 1 { 100 } else { 0 };
-        let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
-        if page[start] == INTERIOR_TABLE {
-            let child = &page[start + 8..start + 12];
-            pgno = u32::from_be_bytes([child[0], child[1], child[2], child[3]]);
-            continue;
+    let (mut pgno, mut bytes) = (1, Box::new([0; PAGE_SIZE]));
+    for _ in 0..DEPTH {
+        read(pgno, &mut bytes)?;
+        let page = BtreePage::parse(pgno, &bytes[..], PAGE_SIZE)?;
+        match page.children()?.last() {
+            Some(child) => pgno = *child,
+            None => {
+                let (gap, free) = page.free();
+                return Ok(gap >= ROOM && (pgno == 1 || free * 3 <= PAGE_SIZE * 2));
+            }
         }
-        let gap = u16_at(start + 5).saturating_sub(start + 8 + 2 * u16_at(start + 3));
-        let mut free = gap + usize::from(page[start + 7]);
-        let mut block = u16_at(start + 1);
-        while block >= start + 8 && block <= PAGE_SIZE - 4 && free <= PAGE_SIZE {
-            free += u16_at(block + 2).max(4);
-            block = u16_at(block);
-        }
-        return Ok(gap >= ROOM && (pgno == 1 || free * 3 <= PAGE_SIZE * 2));
     }
     Ok(false)
 }
 
-/// A page type (file format, section 1.6).
-const INTERIOR_TABLE: u8 = 5;
-/// Children that a balanced insert at the right end may touch, on each level.
-const EDGE: usize = 4;
-
-/// The right edge of the sqlite_schema b-tree (file format, section 1.6).
+/// The right edge of the sqlite_schema b-tree.
 fn schema_edge(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<Vec<u32>> {
-    let mut page = Box::new([0; PAGE_SIZE]);
+    let mut bytes = Box::new([0; PAGE_SIZE]);
     let (mut edge, mut level) = (vec![1], vec![1u32]);
-    // No b-tree is deeper; a damaged one ends here.
-    for _ in 0..20 {
+    for _ in 0..DEPTH {
         let mut children = Vec::new();
         for &pgno in &level {
-            read(pgno, &mut page)?;
-            let start = if pgno == 1 { 100 } else { 0 };
-            if page[start] != INTERIOR_TABLE {
-                continue;
-            }
-            let u16_at = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
-            let u32_at = |at: usize| {
-                let bytes = page.get(at..at + 4).unwrap_or(&[0; 4]);
-                u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            };
-            let cells = u16_at(start + 3).min((PAGE_SIZE - start - 12) / 2);
-            let first = cells.saturating_sub(EDGE);
-            children.extend((first..cells).map(|cell| u32_at(u16_at(start + 12 + 2 * cell))));
-            children.push(u32_at(start + 8));
+            read(pgno, &mut bytes)?;
+            children.extend(BtreePage::parse(pgno, &bytes[..], PAGE_SIZE)?.children()?);
         }
-        children.retain(|pgno| *pgno > 1);
         level = children.split_off(children.len().saturating_sub(EDGE));
         if level.is_empty() {
             break;
@@ -374,6 +348,13 @@ fn schema_edge(read: impl Fn(u32, &mut Page) -> Result<()>) -> Result<Vec<u32>> 
         edge.extend(&level);
     }
     Ok(edge)
+}
+
+/// A page as the b-tree reader takes it.
+pub fn owned(read: impl FnOnce(&mut Page) -> Result<()>) -> Result<Cow<'static, [u8]>> {
+    let mut page = Box::new([0; PAGE_SIZE]);
+    read(&mut page)?;
+    Ok(Cow::Owned((page as Box<[u8]>).into_vec()))
 }
 
 #[cfg(test)]
@@ -393,8 +374,10 @@ mod tests {
         }
         root[108 + 3] = 20; // the right-most child
         pages.insert(1, root);
+        let mut leaf = [0; PAGE_SIZE];
+        leaf[0] = 13;
         let edge = schema_edge(|pgno, page| {
-            *page = pages.get(&pgno).copied().unwrap_or([13; PAGE_SIZE]);
+            *page = pages.get(&pgno).copied().unwrap_or(leaf);
             Ok(())
         });
         assert_eq!(edge.unwrap(), [1, 13, 14, 15, 20]);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Statement;
+use super::{Effect, Statement};
 use crate::btree::Value;
 
 const ROWS: usize = 500;
@@ -40,7 +40,9 @@ fn alike(statements: &[Statement]) -> usize {
     let mut bytes = 0;
     let same = |statement: &&Statement| {
         bytes += statement.args.iter().map(size).sum::<usize>();
-        Arc::ptr_eq(&statement.sql, &first.sql) && statement.affected == Some(1) && bytes < BYTES
+        Arc::ptr_eq(&statement.sql, &first.sql)
+            && statement.effect == Effect::Rows(1)
+            && bytes < BYTES
     };
     statements.iter().take(most).take_while(same).count().max(1)
 }
@@ -69,11 +71,8 @@ fn join(run: &[Statement]) -> Option<Statement> {
     } else {
         return None;
     };
-    Some(Statement {
-        sql: Arc::from(sql),
-        args: run.iter().flat_map(|s| s.args.iter().cloned()).collect(),
-        affected: Some(run.len() as u64),
-    })
+    let args = run.iter().flat_map(|s| s.args.iter().cloned()).collect();
+    Some(Statement::new(sql, args, Effect::Rows(run.len() as u64)))
 }
 
 #[cfg(test)]
@@ -82,13 +81,13 @@ mod tests {
 
     fn run(sql: &str, values: std::ops::Range<i64>) -> Vec<Statement> {
         let sql: Arc<str> = Arc::from(sql);
-        let one = |n| Statement::one_row(sql.clone(), vec![Value::Int(n)]);
+        let one = |n| Statement::new(sql.clone(), vec![Value::Int(n)], Effect::Rows(1));
         values.map(one).collect()
     }
 
-    fn texts(statements: &[Statement]) -> Vec<(String, Option<u64>)> {
+    fn texts(statements: &[Statement]) -> Vec<(String, Effect)> {
         bulk(statements)
-            .map(|s| (s.sql.to_string(), s.affected))
+            .map(|s| (s.sql.to_string(), s.effect))
             .collect()
     }
 
@@ -104,13 +103,13 @@ mod tests {
         let expected = [
             (
                 "DELETE FROM \"t\" WHERE \"a\" IN (?,?,?)".to_string(),
-                Some(3),
+                Effect::Rows(3),
             ),
-            (update.clone(), Some(1)),
-            (update, Some(1)),
+            (update.clone(), Effect::Rows(1)),
+            (update, Effect::Rows(1)),
             (
                 "INSERT OR ABORT INTO \"t VALUES(\"(a, b) VALUES(?, 9e999),(?, 9e999)".to_string(),
-                Some(2),
+                Effect::Rows(2),
             ),
         ];
         assert_eq!(texts(&all), expected);
@@ -124,8 +123,8 @@ mod tests {
     #[test]
     fn not_more_than_a_statement_takes() {
         let all = run("INSERT OR ABORT INTO t(a) VALUES(?)", 0..1001);
-        let counts: Vec<_> = bulk(&all).map(|s| s.affected).collect();
-        assert_eq!(counts, [Some(500), Some(500), Some(1)]);
+        let counts: Vec<_> = bulk(&all).map(|s| s.effect).collect();
+        assert_eq!(counts, [500, 500, 1].map(Effect::Rows));
         // Another text, if only by its address, is another statement.
         let two = [
             run("INSERT OR ABORT INTO t(a) VALUES(?)", 0..1),

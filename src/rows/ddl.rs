@@ -257,7 +257,7 @@ impl Planner<'_> {
             }
         }
         let count = Value::Int(self.change.new.objects.len() as i64);
-        ddl.guards.push(guard(
+        ddl.guards.push(Statement::guard(
             "(SELECT count(*) FROM sqlite_schema) <> ?",
             vec![count],
         ));
@@ -273,7 +273,7 @@ impl Planner<'_> {
             args.push(&object.sql);
         }
         let args = args.into_iter().map(|a| Value::Text(a.to_string()));
-        guard(
+        Statement::guard(
             &format!("NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE {condition})"),
             args.collect(),
         )
@@ -316,16 +316,4 @@ fn alter(table: &str, step: &Alter) -> Statement {
         Alter::DropColumn(name) => format!("DROP COLUMN {}", quote::name(name)),
     };
     Statement::definition(format!("ALTER TABLE {} {change}", quote::name(table)))
-}
-
-/// A statement that fails if the condition holds: the absolute value of the
-/// smallest integer is none.
-fn guard(condition: &str, args: Vec<Value>) -> Statement {
-    Statement {
-        sql: Arc::from(format!(
-            "SELECT abs(-9223372036854775808) WHERE {condition}"
-        )),
-        args,
-        affected: None,
-    }
 }

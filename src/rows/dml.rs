@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::quote;
-use super::statement::Statement;
+use super::statement::{Effect, Statement};
 use crate::btree::schema::alter::{Alter, Alteration};
 use crate::btree::schema::create::TableDef;
 use crate::btree::schema::index::{Unique, unique};
@@ -177,7 +177,7 @@ impl<'a> Table<'a> {
             columns.join(", "),
             marks.join(", ")
         );
-        Statement::one_row(texts.one(sql), args)
+        Statement::new(texts.one(sql), args, Effect::Rows(1))
     }
 
     fn update(&self, row: &Row, set: &[usize], texts: &mut Texts) -> Statement {
@@ -193,17 +193,17 @@ impl<'a> Table<'a> {
             "UPDATE OR ABORT {} SET {assignments} WHERE {condition}",
             self.name
         );
-        Statement::one_row(texts.one(sql), args)
+        Statement::new(texts.one(sql), args, Effect::Rows(1))
     }
 
     fn delete(&self, row: &Row, texts: &mut Texts) -> Statement {
         let mut args = Vec::new();
         let condition = self.condition(row, &mut args);
         let sql = format!("DELETE FROM {} WHERE {condition}", self.name);
-        let mut statement = Statement::one_row(texts.one(sql), args);
+        let mut statement = Statement::new(texts.one(sql), args, Effect::Rows(1));
         if self.object.is_reserved() {
             // Dropping a table or an index deletes its rows of statistics.
-            statement.affected = None;
+            statement.effect = Effect::Any;
         }
         statement
     }

@@ -12,4 +12,4 @@ mod statement;
 
 pub use bulk::bulk;
 pub use plan::plan;
-pub use statement::Statement;
+pub use statement::{Effect, Statement};

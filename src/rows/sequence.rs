@@ -1,9 +1,7 @@
 //! The counters of AUTOINCREMENT. Inserting rows moves them at the primary,
 //! so they are set last, and as a whole for the tables that were touched.
 
-use std::sync::Arc;
-
-use super::statement::Statement;
+use super::statement::{Effect, Statement};
 use crate::btree::schema::objects::{Kind, Schema};
 use crate::btree::{Decoded, Row, RowChange, Value};
 
@@ -43,19 +41,18 @@ pub fn set(decoded: &Decoded) -> Vec<Statement> {
     names.dedup();
     rowids.sort_unstable();
     rowids.dedup();
-    let statement = |sql: &str, args: Vec<Value>, affected| Statement {
-        sql: Arc::from(sql),
-        args,
-        affected,
-    };
     let mut statements = Vec::new();
     for name in &names {
         let sql = "DELETE FROM sqlite_sequence WHERE name = ?";
-        statements.push(statement(sql, vec![Value::Text(name.clone())], None));
+        statements.push(Statement::new(
+            sql,
+            vec![Value::Text(name.clone())],
+            Effect::Any,
+        ));
     }
     for rowid in &rowids {
         let sql = "DELETE FROM sqlite_sequence WHERE rowid = ?";
-        statements.push(statement(sql, vec![Value::Int(*rowid)], None));
+        statements.push(Statement::new(sql, vec![Value::Int(*rowid)], Effect::Any));
     }
     let concerns = |row: &&Row| {
         let name = row.values[0].as_ref().and_then(Value::as_text);
@@ -65,7 +62,7 @@ pub fn set(decoded: &Decoded) -> Vec<Statement> {
         let sql = "INSERT INTO sqlite_sequence(rowid, name, seq) VALUES(?, ?, ?)";
         let mut args = vec![Value::Int(row.rowid)];
         args.extend(row.values.iter().map(|v| v.clone().unwrap_or(Value::Null)));
-        statements.push(statement(sql, args, Some(1)));
+        statements.push(Statement::new(sql, args, Effect::Rows(1)));
     }
     statements
 }

@@ -9,24 +9,45 @@ pub struct Statement {
     /// Shared by all rows that are written alike.
     pub sql: Arc<str>,
     pub args: Vec<Value>,
-    /// How many rows it has to affect; None where the number says nothing.
-    pub affected: Option<u64>,
+    pub effect: Effect,
+}
+
+/// What is to be seen of a statement that has done what it was sent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It has affected so many rows.
+    Rows(u64),
+    /// It has affected some, or none.
+    Any,
+    /// It is the new schema, or what that takes.
+    Definition,
+    /// Nothing: it fails if the database is not what it should be.
+    Guard,
 }
 
 impl Statement {
-    pub(super) fn one_row(sql: Arc<str>, args: Vec<Value>) -> Statement {
+    pub fn new(sql: impl Into<Arc<str>>, args: Vec<Value>, effect: Effect) -> Statement {
         Statement {
-            sql,
+            sql: sql.into(),
             args,
-            affected: Some(1),
+            effect,
         }
     }
 
-    pub(super) fn definition(sql: String) -> Statement {
-        Statement {
-            sql: Arc::from(sql),
-            args: Vec::new(),
-            affected: None,
-        }
+    pub fn definition(sql: impl Into<Arc<str>>) -> Statement {
+        Statement::new(sql, Vec::new(), Effect::Definition)
+    }
+
+    /// Fails if the condition holds: the absolute value of the smallest
+    /// integer is none.
+    pub(super) fn guard(condition: &str, args: Vec<Value>) -> Statement {
+        let sql = format!("SELECT abs(-9223372036854775808) WHERE {condition}");
+        Statement::new(sql, args, Effect::Guard)
+    }
+
+    /// Whether it changes the schema cookie.
+    pub fn changes_schema(&self) -> bool {
+        let mut words = ["CREATE ", "DROP ", "ALTER "].iter();
+        words.any(|word| self.sql.starts_with(word))
     }
 }

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::io::{BufRead, Write};
 
-use replica::internal::{Error, Known, Pages, Result, Statement, Value, decode, plan};
+use replica::internal::{Effect, Error, Known, Pages, Result, Statement, Value, decode, plan};
 use serde_json::{Value as Json, json};
 
 struct Files {
@@ -82,7 +82,11 @@ fn argument(value: &Value) -> Json {
 
 fn line(statement: &Statement) -> Json {
     let args: Vec<Json> = statement.args.iter().map(argument).collect();
-    json!({ "sql": &*statement.sql, "args": args, "affected": statement.affected })
+    let affected = match statement.effect {
+        Effect::Rows(affected) => Some(affected),
+        _ => None,
+    };
+    json!({ "sql": &*statement.sql, "args": args, "affected": affected })
 }
 
 fn step(files: &Files, known: &mut Known) -> Result<Vec<Json>> {

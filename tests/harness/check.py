@@ -1,4 +1,6 @@
 """Assertions that several files share."""
+import threading
+
 import pytest
 
 from .host import CANTOPEN, DEFAULTS, SqlError
@@ -79,3 +81,23 @@ def fails(action, *codes):
 def series(count):
     """A table expression for both sides: stock SQLite has no generate_series."""
     return f"(WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < {count}) SELECT value FROM n)"
+
+
+def together(*actions):
+    """Runs the actions at the same time; re-raises what one of them raised."""
+    errors = []
+
+    def run(action):
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    actors = [threading.Thread(target=run, args=(action,)) for action in actions]
+    for actor in actors:
+        actor.start()
+    for actor in actors:
+        actor.join(120)
+        assert not actor.is_alive(), "something hangs"
+    if errors:
+        raise errors[0]
