@@ -24,6 +24,12 @@ CUT_ANSWER = "cut answer"  # delivered and answered; the connection ends instead
 
 
 @dataclass
+class CutBehind:
+    """Delivered, and the connection ends so many seconds later, answered or not."""
+    seconds: float
+
+
+@dataclass
 class Late:
     """Delivered so many seconds later, even if the client has given up by then."""
     seconds: float
@@ -168,6 +174,9 @@ class _Link:
                 time.sleep(fate.seconds)
                 self.fate = PASS
             self.server.sendall(head + body)
+            if isinstance(fate, CutBehind):
+                time.sleep(fate.seconds)
+                raise ConnectionAbortedError
             # However long it takes; and whoever still listens.
             self.answered.wait(60)
             if fate == CUT_ANSWER:
@@ -195,14 +204,14 @@ class _Link:
             while data := self.server.recv(1 << 16):
                 self.proxy.bytes_back += len(data)
                 self._remember(data)
-                if self.fate in (LOSE_ANSWER, CUT_ANSWER):
-                    self.answered.set()
+                # First: with the answer in its hands the client may ask for more, which has an answer of its own.
+                self.answered.set()
+                if self.fate in (LOSE_ANSWER, CUT_ANSWER) or isinstance(self.fate, CutBehind):
                     continue
                 try:
                     self.client.sendall(data)
                 except OSError:
                     pass  # nobody listens any more
-                self.answered.set()
         except OSError:
             pass
         self.answered.set()
