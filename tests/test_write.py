@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 import pytest
-from harness.check import identical, in_words
+from harness.check import identical, in_words, series
 from harness.host import READONLY, SqlError, replica_uri
 from harness.shell import loaded_shell
 
@@ -228,6 +228,23 @@ def test_executemany_of_100000_rows(host, path, new_primary):
     replica("COMMIT")
     query = "SELECT count(*), sum(n), sum(length(s)) FROM t"
     assert primary.sql(query) == [list(replica(query)[0])]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("rows", [300, 800, 3000])
+def test_the_log_goes_on_behind_a_large_transaction(rows, host, path, new_primary, write_path):
+    """More pages than the primary's cache holds come to its log in an order of its own."""
+    primary = new_primary("CREATE TABLE t(id INTEGER PRIMARY KEY, data); CREATE TABLE u(x); INSERT INTO u VALUES(0)")
+    replica = host.open(path, primary.url)
+    for statement in [f"INSERT INTO t SELECT value, randomblob(3600) FROM {series(rows)}",
+                      "UPDATE t SET data = randomblob(3600)", "UPDATE t SET data = x'' WHERE id % 3 = 0",
+                      "DELETE FROM t WHERE id % 2", "DELETE FROM t"]:
+        replica(statement)
+        assert replica.frame_no == primary.hello()[1]
+        primary.sql("UPDATE u SET x = x + 1")
+        synced = replica.sync()["frames_synced"]
+        assert synced == 1 or write_path == "rows"  # then the primary's own pages had still to come
+        assert host.last_error() is None
     identical(path, primary)
 
 

@@ -95,6 +95,38 @@ impl Primary {
     }
 }
 
+impl Primary {
+    /// Frame `index` of the log, if it is the newest and nothing is in the way.
+    pub fn position(&self, log_id: &str, index: Option<u64>) -> Option<Position> {
+        let before = Position {
+            log_id: log_id.into(),
+            frame_no: index?.checked_sub(1),
+            checksum: None,
+        };
+        let head = Head {
+            log_id: log_id.into(),
+            frame_no: index,
+        };
+        match self.log.lock().pull(&before, &head, &mut Unread) {
+            Ok(Pull::Reached(reached)) => Some(reached.position).filter(|p| p.frame_no == index),
+            _ => None,
+        }
+    }
+}
+
+/// Pages that are here already.
+struct Unread;
+
+impl PageSink for Unread {
+    fn page(&mut self, _: u32, _: &Page) -> Result<()> {
+        Ok(())
+    }
+
+    fn compacted(&mut self) -> Result<()> {
+        Err(compacted())
+    }
+}
+
 /// A transaction's pages as the log has them, each in its last version.
 #[derive(Default)]
 pub struct FirstCommit {
@@ -135,10 +167,12 @@ impl PageSink for FirstCommit {
 
     fn compacted(&mut self) -> Result<()> {
         // What the next commit was is not told any more.
-        Err(Error::Protocol(
-            "the primary has compacted its log meanwhile".into(),
-        ))
+        Err(compacted())
     }
+}
+
+fn compacted() -> Error {
+    Error::Protocol("the primary has compacted its log meanwhile".into())
 }
 
 #[cfg(test)]

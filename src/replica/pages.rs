@@ -13,7 +13,8 @@ use crate::remote::transaction::{NotShipped, Shipped, Transaction};
 use crate::remote::{Position, chain};
 use crate::wal::{PAGE_SIZE, Page};
 
-/// The primary's cache holds more pages than this: it writes each page once.
+/// The primary's cache holds more pages than this: they come to its log in
+/// their order, and each once.
 const SURELY_ONCE: usize = 256;
 
 /// `try_kept`: a stream that was kept may ship it in one request.
@@ -36,17 +37,20 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
         Ok(shipped) => shipped,
         Err(e) => return Err(commit.retracted(&record, e)),
     };
-    let reached = match &shipped {
-        Some(shipped) => reached(&base.position, shipped, transaction)?,
-        // How far the log is, a pull will tell.
-        None => None,
-    };
-    if reached.is_none() && expected.is_some() {
-        // It is committed: where this fails, what was expected stands there,
-        // and that is where the primary's log was at least.
-        let _ = (commit.store.append(commit.state)).and_then(|_| commit.store.sync());
-    }
+    // Where that is not known, a pull will tell.
+    let reached = shipped.as_ref().and_then(|shipped| commit.reached(shipped));
     let page1 = shipped.and_then(|shipped| shipped.page1);
+    // With another page 1 it is the state before: that page is still to come.
+    let recorded = reached.clone().filter(|_| page1.is_none());
+    if recorded != expected {
+        // It is committed: where this fails, what was recorded before stands
+        // there, and that is where the primary's log was at least.
+        let state = Record {
+            position: recorded.unwrap_or_else(|| base.position.clone()),
+            ..commit.state
+        };
+        let _ = (commit.store.append(state)).and_then(|_| commit.store.sync());
+    }
     Ok(Committed {
         shipped: true,
         frame_no: reached.as_ref().and_then(|position| position.frame_no),
@@ -90,6 +94,23 @@ impl Commit<'_> {
             && self.transaction.pages().len() <= SURELY_ONCE
             && (before == after || can_tidy(self.transaction).unwrap_or(false))
     }
+
+    /// Where the primary's log does end, if no other commit is behind this
+    /// one already and each page was written once.
+    fn reached(&self, shipped: &Shipped) -> Option<Position> {
+        let (base, pages) = (&self.base.record.position, &shipped.written);
+        if pages.is_empty() || (pages[0] == 1 && shipped.page1.is_none()) {
+            return None;
+        }
+        if shipped.index != base.next().checked_add(pages.len() as u64 - 1) {
+            return None;
+        }
+        if pages.len() > SURELY_ONCE {
+            // In which order, only the primary knows.
+            return self.primary.position(&base.log_id, shipped.index);
+        }
+        advanced(base, pages, shipped.page1.as_deref(), self.transaction).ok()
+    }
 }
 
 /// Where the primary's log will end, if the transaction's frames are surely
@@ -100,22 +121,6 @@ fn expected(base: &Position, transaction: &LocalTransaction) -> Result<Option<Po
         return Ok(None);
     }
     advanced(base, pages, None, transaction).map(Some)
-}
-
-/// Where it does end, if no other commit is behind it already.
-fn reached(
-    base: &Position,
-    shipped: &Shipped,
-    transaction: &LocalTransaction,
-) -> Result<Option<Position>> {
-    if shipped.written.is_empty() || (shipped.written[0] == 1 && shipped.page1.is_none()) {
-        return Ok(None);
-    }
-    if shipped.index != base.next().checked_add(shipped.written.len() as u64 - 1) {
-        return Ok(None);
-    }
-    let page1 = shipped.page1.as_deref();
-    advanced(base, &shipped.written, page1, transaction).map(Some)
 }
 
 /// `base` and these frames behind it.
