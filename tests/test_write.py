@@ -177,6 +177,22 @@ def test_schema_changes(db):
          *["SELECT * FROM sqlite_stat1 ORDER BY 1, 2"] * (db.write_path == "pages"))
 
 
+@pytest.mark.parametrize("table", ["people", "log"])
+def test_schema_changes_upon_free_pages(table, db):
+    """The first page of an index was another one's, and has the same bytes on it: it is not new, here."""
+    db("CREATE TABLE other(x)")
+    db("INSERT INTO other VALUES(zeroblob(20000))")
+    db("DROP TABLE other")
+    for n in range(4):
+        for statement in [f"CREATE INDEX one{n} ON {table}(id)", f"CREATE INDEX two{n} ON {table}(id, 1)",
+                          f"DROP INDEX one{n}", f"CREATE INDEX three{n} ON {table}(id DESC)", f"DROP INDEX three{n}",
+                          f"DROP INDEX two{n}", f"CREATE UNIQUE INDEX four{n} ON {table}(id, 2)",
+                          f"INSERT INTO {table}(id) VALUES({n})" if table == "log" else "DELETE FROM people",
+                          f"DROP INDEX four{n}", f"DELETE FROM {table}"]:
+            db(statement)
+            same(db, f"SELECT * FROM {table}", "SELECT name FROM sqlite_schema ORDER BY name")
+
+
 def test_virtual_tables(db):
     db("CREATE VIRTUAL TABLE words USING fts5(text, tokenize = 'porter')")
     db("INSERT INTO words VALUES('running dogs'), ('a sleeping cat'), ('dogs and cats')")

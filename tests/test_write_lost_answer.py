@@ -74,6 +74,22 @@ def test_the_answer_to_an_insert_that_grows_is_lost(fate, db, primary, proxy, pa
     identical(path, primary)
 
 
+@pytest.mark.parametrize("fate", [LOSE_ANSWER, CUT_ANSWER])
+def test_the_answer_to_a_schema_change_is_lost(fate, db, primary, proxy, path):
+    """The definitions are tried at the primary first, and pages are free: nothing of that is left on them."""
+    db("CREATE TABLE old(x, y UNIQUE, z UNIQUE)")
+    db("INSERT INTO old(x) VALUES(zeroblob(40000))")
+    db("DROP TABLE old")
+    for number, sql in enumerate(["CREATE INDEX t_more ON t(id, v)", "CREATE TABLE u(x PRIMARY KEY, y UNIQUE)",
+                                  "CREATE VIRTUAL TABLE f USING fts5(v)", "CREATE INDEX u_x ON u(y, x)"]):
+        done = proxy.once(commits, fate)
+        db(sql)
+        assert done.is_set()
+        assert primary.sql("PRAGMA integrity_check") == [["ok"]]
+        db(f"UPDATE t SET v = 'next {number}' WHERE id = 8")
+        identical(path, primary)
+
+
 @pytest.mark.parametrize("fate", [CUT, CUT_INSIDE, LOSE])
 def test_the_request_is_lost(fate, db, primary, proxy, path):
     before = primary.hello()

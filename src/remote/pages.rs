@@ -95,6 +95,13 @@ impl Steps {
         self.add(sql, vec![integer(i64::from(pages))])
     }
 
+    /// Makes the allocator take new pages only.
+    pub fn hide_freelist(&mut self, page1: &Page) {
+        let mut page1 = *page1;
+        page1[32..40].fill(0);
+        self.page(1, &page1);
+    }
+
     /// Extends the database from `page_count` to `target` pages; `name` is no
     /// object's. The pages of sqlite_schema that this touches, page 1 and the
     /// new pages have to be written afterwards. `tidy`: so that what the
@@ -107,10 +114,7 @@ impl Steps {
         name: &str,
         tidy: bool,
     ) -> u32 {
-        // Without a freelist the allocator takes new pages only.
-        let mut page1 = *page1;
-        page1[32..40].fill(0);
-        self.page(1, &page1);
+        self.hide_freelist(page1);
         let growth = target.saturating_sub(page_count);
         let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS - 1).max(1);
         for table in 0..tables {

@@ -212,9 +212,9 @@ impl Primary {
             program.steps.begin();
             program.special.guard = Some(program.steps.guard_version(version));
         }
-        program.prove(transaction.proofs());
         let mut base = Box::new([0; PAGE_SIZE]);
         transaction.base_page(1, &mut base)?;
+        program.prove(transaction.proofs(), Some(&base));
         let mut pages = transaction.pages().to_vec();
         // What a connection has parsed must not become something else.
         let mut keep = keep && !transaction.changes_schema();

@@ -13,6 +13,7 @@ use super::http::Http;
 use super::pages::Steps;
 use super::transaction::NotShipped;
 use crate::error::Error;
+use crate::wal::Page;
 
 pub struct Program<'a> {
     http: &'a Arc<Http>,
@@ -63,11 +64,17 @@ impl<'a> Program<'a> {
     }
 
     /// A schema that the primary cannot parse would break it for everybody.
-    pub fn prove(&mut self, proofs: &[String]) {
+    /// `page1`: as it is there, if pages are to be written afterwards.
+    pub fn prove(&mut self, proofs: &[String], page1: Option<&Page>) {
         if proofs.is_empty() {
             return;
         }
         let first = self.steps.add("SAVEPOINT libreplica_proof", Vec::new());
+        // Free pages that are taken do not get their content back from the
+        // rollback (pager.c, PAGER_GET_NOCONTENT); new ones vanish.
+        if let Some(page1) = page1 {
+            self.steps.hide_freelist(page1);
+        }
         for sql in proofs {
             self.steps.add(sql.as_str(), Vec::new());
         }

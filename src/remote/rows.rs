@@ -73,7 +73,7 @@ impl Primary {
             program.steps.begin();
             program.special.guard = Some(program.steps.guard_version(version));
         }
-        program.prove(proofs);
+        program.prove(proofs, None);
         let mut bytes = 0;
         for command in commands {
             let size = command.size();
