@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 from harness.check import identical, in_words, series
 from harness.host import READONLY, SqlError, replica_uri
-from harness.shell import loaded_shell
+from harness.shell import loaded_shell, stock
 
 pytestmark = pytest.mark.usefixtures("write_path")
 CONSTRAINT = 19
@@ -140,6 +140,38 @@ def test_spilled_pages_and_savepoints(db):
         db("UPDATE big SET x = randomblob(902) WHERE id % 5 = 0")
         db("COMMIT")
         same(db, "SELECT id, length(x) FROM big ORDER BY id")
+
+
+@pytest.mark.parametrize("rows", [1, 30, 200])
+@pytest.mark.parametrize("again", [2, 150, 300])
+def test_a_crash_behind_spilled_pages_that_were_rolled_back(rows, again, new_host, path, new_primary):
+    """SQLite (3.40, not 3.54) leaves empty frame headers behind, and its own recovery would lose the transaction."""
+    primary = new_primary("CREATE TABLE t(id INTEGER PRIMARY KEY, n INT, data)")
+    host = new_host()
+    db = host.open(path, primary.url)
+    db(f"INSERT INTO t SELECT value, 0, zeroblob(3600) FROM {series(400)}")
+    db("PRAGMA wal_checkpoint(TRUNCATE)")
+    db("PRAGMA cache_size = 10")
+    db("BEGIN")
+    db("UPDATE t SET n = n + 1 WHERE id < 60")
+    db("SAVEPOINT s")
+    db("UPDATE t SET n = -1 WHERE id > 100")
+    db("UPDATE t SET n = -2 WHERE id > 100 + ?", again)
+    db("ROLLBACK TO s")
+    db("UPDATE t SET n = n + 2 WHERE id > 200 AND id <= 200 + ?", rows)
+    db("COMMIT")
+    query = "SELECT sum(n), count(*) FROM t"
+    expected = [(59 + 2 * rows, 400)]
+    assert db(query) == expected
+    db("UPDATE t SET n = n + 1 WHERE id = 400")
+    host.kill()
+    assert stock(path, query) == f"{60 + 2 * rows}|400"
+    db = new_host().open(path, primary.url)
+    assert db(query) == [(60 + 2 * rows, 400)]
+    db("UPDATE t SET n = n - 1 WHERE id = 400")
+    assert primary.sql(query) == [list(expected[0])]
+    assert db.host.last_error() is None
+    identical(path, primary)
 
 
 def test_schema_changes(db):

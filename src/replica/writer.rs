@@ -30,6 +30,7 @@ use crate::remote::primary::Primary;
 use crate::remote::transaction::Transaction;
 use crate::remote::values::{Answer, Argument};
 use crate::remote::{Head, Position, Reached};
+use crate::wal::format::FrameHeader;
 use crate::wal::index::Header;
 use crate::wal::writer::LogEnd;
 use crate::wal::{PAGE_SIZE, Page};
@@ -270,10 +271,11 @@ impl Replica {
     }
 
     /// The transaction's commit frame is about to be written. After Ok it is
-    /// committed at the primary, and has to be here.
-    pub fn commit(&self, written: Written) -> Result<()> {
+    /// committed at the primary, and has to be here, with this header (None
+    /// for a database that is no replica any more).
+    pub fn commit(&self, written: Written) -> Result<Option<FrameHeader>> {
         if self.is_frozen()? {
-            return Ok(());
+            return Ok(None);
         }
         let writer = &mut *self.writer.lock();
         let (write_lock, visible) = {
@@ -325,7 +327,8 @@ impl Replica {
         if transaction.pages().is_empty() {
             // Nothing has changed; the log grows all the same.
             local.store.append(state)?;
-            return local.store.sync();
+            local.store.sync()?;
+            return Ok(Some(transaction.header));
         }
         transaction.look_at_schema(schema)?;
         let optimistic = write_lock == WriteLock::Optimistic;
@@ -360,7 +363,7 @@ impl Replica {
         if done.shipped {
             self.status.shipped(done.frame_no.filter(|_| visible));
         }
-        Ok(())
+        Ok(Some(transaction.header))
     }
 
     /// The connection is about to give WAL_WRITE_LOCK back; true if a sync is due then.

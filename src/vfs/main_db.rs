@@ -122,15 +122,18 @@ impl Transaction {
         let written = Written {
             frames: self.capture.frames(commit),
             commit,
+            last: self.capture.last(),
             page,
             cookies_later: self.schema.later(),
         };
         let done = self.replica.commit(written);
         self.committed = done.is_ok();
-        if !self.committed {
-            self.held = None;
+        match (&done, &mut self.held) {
+            (Err(_), held) => *held = None,
+            (Ok(Some(sealed)), Some((header, _))) => header[..sealed.len()].copy_from_slice(sealed),
+            (Ok(_), _) => {}
         }
-        failed(&self.replica, done)
+        failed(&self.replica, done.map(drop))
     }
 }
 

@@ -40,6 +40,12 @@ impl Capture {
             .collect()
     }
 
+    /// The last frame that was written: behind a commit frame if some were
+    /// rolled back to a savepoint.
+    pub fn last(&self) -> u32 {
+        self.frames.last_key_value().map_or(0, |(frame, _)| *frame)
+    }
+
     /// Whether the header of a commit frame was written, and its page was not.
     pub fn is_commit_due(&self) -> bool {
         self.pending.is_some()
@@ -154,6 +160,7 @@ mod tests {
             pgnos(&capture, commit),
             [(1, 11), (2, 12), (3, 13), (4, 50), (5, 51)]
         );
+        assert_eq!(capture.last(), 6);
     }
 
     #[test]

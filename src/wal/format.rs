@@ -5,6 +5,7 @@ use super::PAGE_SIZE;
 
 pub const HEADER_SIZE: usize = 32;
 pub const FRAME_HEADER_SIZE: usize = 24;
+pub type FrameHeader = [u8; FRAME_HEADER_SIZE];
 pub const FRAME_SIZE: usize = FRAME_HEADER_SIZE + PAGE_SIZE;
 
 const MAGIC: u32 = 0x377f_0682;
@@ -117,7 +118,7 @@ pub fn seal_frame(
 }
 
 /// The checksum in a frame's header.
-pub fn frame_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> Checksum {
+pub fn frame_checksum(header: &FrameHeader) -> Checksum {
     Checksum(u32_be(&header[16..20]), u32_be(&header[20..24]))
 }
 
