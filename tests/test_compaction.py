@@ -1,4 +1,6 @@
 """A primary that has compacted its log gives snapshots instead: at bootstrap and at catch-up."""
+import time
+
 import pytest
 from conftest import SEED
 from harness.check import identical
@@ -109,3 +111,25 @@ def test_a_snapshot_that_covers_only_part(host, peer, history, path):
     host.open(path, peer.url)
     assert peer.calls.count("Snapshot") == 2
     identical(path, history)
+
+
+@pytest.mark.parametrize("live", [0, 1])
+def test_a_replica_that_is_up_to_date_goes_on_behind_a_compaction(live, host, primary, path):
+    """The checksums of the log begin anew there; nothing is fetched again."""
+    db = host.open(path, primary.url, live=live)
+    compactions = 0
+    for _ in range(200):
+        newest = primary.hello()[1]
+        eventually(lambda: db.frame_no == newest or not live and db.sync())
+        primary.sql("UPDATE users SET email = email || '+' WHERE id = 1")
+        compactions += primary.snapshot_needed(newest) and not primary.snapshot_needed(newest + 1)
+        if live:
+            eventually(lambda: db.frame_no == primary.hello()[1])
+        else:
+            assert db.sync()["frames_synced"] < 10
+        assert host.last_error() is None
+        if compactions:
+            break
+        time.sleep(0.05)
+    assert compactions
+    identical(path, primary)

@@ -343,10 +343,11 @@ impl LogFrames<'_> {
                 frame.frame_no, progress.next
             )));
         }
-        if progress
-            .chain
-            .is_some_and(|previous| chain::next(previous, frame.page) != frame.checksum)
-        {
+        let follows = |previous| chain::next(previous, frame.page) == frame.checksum;
+        // Where the primary has compacted its log the chain begins anew with
+        // the next transaction (logger.rs, `LogFile::maybe_compact`).
+        let begins_a_log = || !self.in_transaction && follows(0);
+        if !progress.chain.is_none_or(follows) && !begins_a_log() {
             if progress.frames == 0 && progress.next > 0 {
                 return Ok(false);
             }
