@@ -282,7 +282,6 @@ def true_to_the_user(db, proxy, statement, seconds, count):
     assert done.wait(20)
     assert error is None or error.code == READONLY, (seconds, db.host.last_error())
     assert count() == before + (error is None), (seconds, db.host.last_error())
-    return error is None
 
 
 def test_the_connection_ends_while_the_primary_commits(db, primary, proxy, path):
@@ -307,7 +306,6 @@ def test_the_connection_ends_while_the_primary_commits_a_large_transaction(host,
     for n in range(24):
         statement = f"INSERT INTO big SELECT {n}, randomblob(3600) FROM {series(1600)}"
         true_to_the_user(db, proxy, statement, n / 200, count)
-        proxy.once(lambda request: False, CUT)
         db("DELETE FROM big")
         db(f"INSERT INTO big VALUES({n}, 'here')")
     db.sync()

@@ -93,9 +93,7 @@ impl Primary {
             Err(e) => Err(e),
         }
     }
-}
 
-impl Primary {
     /// Frame `index` of the log, if it is the newest and nothing is in the way.
     pub fn position(&self, log_id: &str, index: Option<u64>) -> Option<Position> {
         let before = Position {

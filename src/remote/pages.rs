@@ -14,11 +14,10 @@
 use super::hrana::stmt;
 use super::hrana_wire::{BatchStep, Condition, Value, ValueKind};
 use crate::ffi::api;
+use crate::rows::FAIL;
 use crate::wal::{PAGE_SIZE, Page};
 
 pub const UPDATE: &str = "UPDATE sqlite_dbpage SET data=? WHERE pgno=?";
-/// An integer overflow for each row: the step fails, and all that follow are skipped.
-pub const FAIL: &str = "SELECT abs(-9223372036854775808)";
 
 /// Overflow pages of one row; a value may have 5,000,000 bytes.
 const ROW_PAGES: u32 = 1100;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use super::hrana::stmt;
 use super::hrana_wire::{Value, ValueKind};
 use super::lease::{Ground, Kept, data_version};
-use super::pages::{FAIL, integer};
+use super::pages::integer;
 use super::primary::Primary;
 use super::program::{Program, log_end};
 use super::transaction::NotShipped;
 use super::values::Argument;
-use crate::rows::Effect;
+use crate::rows::{Effect, FAIL};
 
 /// A request has at most about so many bytes of values and statements,
 const REQUEST_BYTES: usize = 8 << 20;

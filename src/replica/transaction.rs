@@ -113,20 +113,18 @@ impl<'a> LocalTransaction<'a> {
             if number != next {
                 return Err(broken("a gap between its frames"));
             }
-            let at = frame_offset(number);
-            if number == commit.frame {
+            let (at, commits) = (frame_offset(number), number == commit.frame);
+            if commits {
                 frame[FRAME_HEADER_SIZE..].copy_from_slice(self.written.page);
-                sum = format::seal_frame(&mut frame, pgno, commit.size, salt, big_endian, sum);
-                self.header.copy_from_slice(&frame[..FRAME_HEADER_SIZE]);
-            } else {
-                if !self.files.wal.read_at(&mut frame, at)? {
-                    return Err(broken("a frame is not in the log"));
-                }
-                self.header.copy_from_slice(&frame[..FRAME_HEADER_SIZE]);
-                sum = format::seal_frame(&mut frame, pgno, 0, salt, big_endian, sum);
-                if frame[..FRAME_HEADER_SIZE] != self.header {
-                    self.files.wal.write_at(&frame[..FRAME_HEADER_SIZE], at)?;
-                }
+            } else if !self.files.wal.read_at(&mut frame, at)? {
+                return Err(broken("a frame is not in the log"));
+            }
+            let mut stored: FrameHeader = [0; FRAME_HEADER_SIZE];
+            stored.copy_from_slice(&frame[..FRAME_HEADER_SIZE]);
+            let size = if commits { commit.size } else { 0 };
+            sum = format::seal_frame(&mut frame, pgno, size, salt, big_endian, sum);
+            if !commits && frame[..FRAME_HEADER_SIZE] != stored {
+                self.files.wal.write_at(&frame[..FRAME_HEADER_SIZE], at)?;
             }
             let page: &Page = frame[FRAME_HEADER_SIZE..]
                 .try_into()
@@ -137,6 +135,8 @@ impl<'a> LocalTransaction<'a> {
         if self.newest.get(&commit.pgno) != Some(&commit.frame) {
             return Err(broken("frames before its first"));
         }
+        // The last one was the commit frame.
+        self.header.copy_from_slice(&frame[..FRAME_HEADER_SIZE]);
         // No page number: none of these is a frame.
         let mut behind = self.header;
         behind[..8].fill(0);

@@ -12,4 +12,4 @@ mod statement;
 
 pub use bulk::bulk;
 pub use plan::plan;
-pub use statement::{Effect, Statement};
+pub use statement::{Effect, FAIL, Statement};

@@ -12,6 +12,9 @@ pub struct Statement {
     pub effect: Effect,
 }
 
+/// Fails for each row: the absolute value of the smallest integer is none.
+pub const FAIL: &str = "SELECT abs(-9223372036854775808)";
+
 /// What is to be seen of a statement that has done what it was sent for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -38,10 +41,9 @@ impl Statement {
         Statement::new(sql, Vec::new(), Effect::Definition)
     }
 
-    /// Fails if the condition holds: the absolute value of the smallest
-    /// integer is none.
+    /// Fails if the condition holds.
     pub(super) fn guard(condition: &str, args: Vec<Value>) -> Statement {
-        let sql = format!("SELECT abs(-9223372036854775808) WHERE {condition}");
+        let sql = format!("{FAIL} WHERE {condition}");
         Statement::new(sql, args, Effect::Guard)
     }
 
