@@ -27,7 +27,7 @@ pub mod internal {
         Decoded, Encoding, Known, Pages, Row, RowChange, Step, TableRows, Value, decode,
     };
     pub use crate::error::{Error, Result};
-    pub use crate::rows::{Effect, Statement, plan};
+    pub use crate::rows::{Effect, Statement, is_same, plan};
 }
 
 use std::ffi::{c_char, c_int};

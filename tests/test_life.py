@@ -1,7 +1,8 @@
 """The life of two replicas of one primary: commits of every size here and there, maintenance, crashes, in random order.
 
 After each step they answer as the primary does, and nothing is ever fetched again. LIFE_SEED=n begins with another
-life, LIFE_CASES=n lives more of them, LIFE_STEPS makes them longer.
+life, LIFE_CASES=n lives more of them, LIFE_STEPS makes them longer, LIFE_FAULTS=n gives requests and answers that are lost
+another weight.
 """
 import os
 import random
@@ -13,6 +14,7 @@ from harness.host import BUSY, READONLY
 from harness.primary import SqlFailed
 
 CASES, STEPS = int(os.environ.get("LIFE_CASES", 1)), int(os.environ.get("LIFE_STEPS", 80))
+FAULTS = int(os.environ.get("LIFE_FAULTS", 1))
 SEED = """
 CREATE TABLE a(id INTEGER PRIMARY KEY, n INT, data);
 CREATE TABLE b(k TEXT PRIMARY KEY, data) WITHOUT ROWID;
@@ -77,7 +79,7 @@ class Life:
         db, before, seen = replica["db"], self.content(), []
         statements = [self.statement() for _ in range(self.rng.choice([1, 1, 2, 4]))]
         end = self.rng.choice(["COMMIT"] * 6 + ["ROLLBACK"])
-        fate = self.rng.choice([CUT, CUT_INSIDE, CUT_ANSWER, CutBehind(self.rng.uniform(0, 0.02))] + [PASS] * 12)
+        fate = self.rng.choice([CUT, CUT_INSIDE, *[CUT_ANSWER, CutBehind(self.rng.uniform(0, 0.02))] * FAULTS] + [PASS] * 12)
         self.steps.append((replica["path"].name, *statements, end, fate))
         self.proxy.once(lambda request: request.commits, fate)
 

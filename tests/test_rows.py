@@ -187,6 +187,34 @@ def test_schema_changes(case, change, pragmas):
          CREATE TABLE after(y); INSERT INTO after VALUES(1);""", change, pragmas)
 
 
+def test_a_reference_to_a_table_that_is_gone_by_its_new_name(case):
+    """Only dropping and adding the columns explains the definition, in which nothing else differs."""
+    case("CREATE TABLE log(a PRIMARY KEY); CREATE TABLE t(a, b REFERENCES \"log\", c DEFAULT 'd', d); INSERT INTO t VALUES(1, NULL, 'c', 2), (2, NULL, NULL, 3);",
+         "ALTER TABLE log RENAME TO new; DROP TABLE new")
+
+
+PLAIN = ["", "DEFAULT 7", "DEFAULT -007", "DEFAULT (+5)", "DEFAULT 5000000000", "DEFAULT -9223372036854775808", "DEFAULT 1.5", "DEFAULT -1.50",
+         "DEFAULT 0.1", "DEFAULT 0.0", "DEFAULT 1.0", "DEFAULT 1e3", "DEFAULT 123456789012.345", "DEFAULT ''", "DEFAULT 'it''s'", "DEFAULT word",
+         "DEFAULT 'words, 5'", "DEFAULT \"two words\"", "DEFAULT x'00fF'", "DEFAULT NULL", "DEFAULT (NULL)"]
+NOT_PLAIN = ["DEFAULT 0x10", "DEFAULT -0.0", "DEFAULT 1e300", "DEFAULT 0.12345678901234567", "DEFAULT 9223372036854775808"]
+
+
+@pytest.mark.parametrize("declared", ["", "INT", "TEXT", "REAL", "BLOB", "NUMERIC", "BOOLEAN"])
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_rows_older_than_a_column(case, declared, encoding):
+    """What they are read with is not what an INSERT would put there; the primary gets it all the same, or nothing."""
+    base = "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 'old');"
+    change = "INSERT INTO t VALUES(2, 'new'); UPDATE t SET b = 'older' WHERE a = 1; ALTER TABLE t ADD COLUMN c {} {}"
+    more = ["DEFAULT TRUE", "DEFAULT false"] if declared not in ("TEXT", "REAL") else []
+    texts = ["DEFAULT ' 5'", "DEFAULT '1e3'", "DEFAULT '-'"] if declared in ("", "TEXT", "BLOB") else []
+    for default in PLAIN + more + texts:
+        case(base, change.format(declared, default), f"PRAGMA encoding='{encoding}';")
+    for default in NOT_PLAIN:
+        with pytest.raises(Refused, match="added column c, whose default is no plain constant"):
+            case(base, change.format(declared, default))
+        case(base, "ALTER TABLE t ADD COLUMN c DEFAULT 0x10; INSERT INTO t(a, b) VALUES(2, 'younger')")
+
+
 def test_views_on_views(case):
     case("CREATE TABLE t(a, b); CREATE TABLE u(a); CREATE VIEW v AS SELECT a FROM u; CREATE VIEW w AS SELECT a FROM v; CREATE TRIGGER g INSTEAD OF INSERT ON w BEGIN SELECT 1; END;",
          "ALTER TABLE t RENAME COLUMN a TO z; DROP VIEW v; CREATE VIEW v AS SELECT a, 1 AS one FROM u")

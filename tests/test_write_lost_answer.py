@@ -90,6 +90,32 @@ def test_the_answer_to_a_schema_change_is_lost(fate, db, primary, proxy, path):
         identical(path, primary)
 
 
+# What a transaction means can be told from its pages in more than one way, here and at the primary.
+AMBIGUOUS = {
+    "rows older than a column": [
+        "INSERT INTO t VALUES(500, 'older')", "UPDATE t SET v = 'older too' WHERE id = 3", "ALTER TABLE t ADD COLUMN n INT DEFAULT 7",
+        "INSERT INTO t VALUES(501, 'younger', 7)"],
+    "rows older than the column before": ["UPDATE s SET v = v", "UPDATE t SET v = 'other' WHERE id = 3"],
+    "a table made where one was": ["CREATE TABLE w1(y)", "DROP TABLE u", "CREATE TABLE w2(x, y)", "INSERT INTO w2 VALUES(3, 4)"],
+    "a table made again": ["DROP TABLE u", "CREATE TABLE other(x)", "CREATE TABLE u(x, y)", "INSERT INTO u VALUES(1, 2), (3, 4)"],
+    "a table in the place of another": ["CREATE TABLE new(x, y, z)", "INSERT INTO new SELECT *, 9 FROM u", "DROP TABLE u",
+                                        "ALTER TABLE new RENAME TO u"],
+    "a column dropped and added": ["ALTER TABLE u DROP COLUMN y", "ALTER TABLE u ADD COLUMN y", "UPDATE u SET y = 5"],
+}
+
+
+@pytest.mark.parametrize("changes", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_the_answer_to_what_can_be_told_in_two_ways_is_lost(changes, db, primary, proxy, path):
+    db.script("CREATE TABLE s(id INTEGER PRIMARY KEY, v); CREATE TABLE u(x, y); INSERT INTO u VALUES(1, 2);")
+    db.script("BEGIN; INSERT INTO s VALUES(1, 'older'); ALTER TABLE s ADD COLUMN n DEFAULT 'd'; COMMIT")
+    done = proxy.once(commits, CUT_ANSWER)
+    db.script(f"BEGIN; {'; '.join(changes)}; COMMIT")
+    assert done.is_set()
+    for table, in db("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        assert [tuple(row) for row in primary.sql(f"SELECT * FROM {table}")] == db(f"SELECT * FROM {table}"), table
+    identical(path, primary)
+
+
 @pytest.mark.parametrize("fate", [CUT, CUT_INSIDE, LOSE])
 def test_the_request_is_lost(fate, db, primary, proxy, path):
     before = primary.hello()

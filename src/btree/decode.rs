@@ -40,11 +40,20 @@ pub struct Decoded {
 /// Decodes a transaction. Fails with `ReadOnly` for a change that is none of
 /// rows or schema, with `Corrupt` for pages that are no database.
 pub fn decode(known: &Known, pages: &dyn Pages) -> Result<Decoded> {
-    let mut walk = Walk::new(known, pages)?;
-    let user_version = header_changes(&walk.base, &walk.new)?;
-    walk.explore()?;
-    walk.check()?;
-    walk.rows(user_version)
+    let guessed = |base: &Arc<Schema>, new: &Arc<Schema>| Some(compare(base, new));
+    let walk = Walk::new(known, pages, guessed)?;
+    walk.map_or_else(|| Err(corrupt("it has no schema")), Walk::decode)
+}
+
+/// As `decode`, of a transaction that makes this change of the schema, made
+/// by SQL that makes it; None of any other.
+pub fn decode_as(
+    change: &SchemaChange,
+    known: &Known,
+    pages: &dyn Pages,
+) -> Result<Option<Decoded>> {
+    let walk = Walk::new(known, pages, |base, new| change.between(base, new))?;
+    walk.map(Walk::decode).transpose()
 }
 
 /// The database header's fields that a program can set; answers the new
@@ -103,7 +112,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(known: &'a Known, pages: &'a dyn Pages) -> Result<Walk<'a>> {
+    /// None if `compare` makes nothing of the schemas.
+    fn new(
+        known: &'a Known,
+        pages: &'a dyn Pages,
+        compare: impl Fn(&Arc<Schema>, &Arc<Schema>) -> Option<SchemaChange>,
+    ) -> Result<Option<Walk<'a>>> {
         let base = View::open(pages, Side::Base)?;
         let new = View::open(pages, Side::New)?;
         let sizes = |view: &View| view.header.as_ref().map(|h| (h.page_size, h.usable));
@@ -113,16 +127,26 @@ impl<'a> Walk<'a> {
         let in_range = |pgno: &&u32| **pgno <= new.size.max(base.size);
         let changed: HashSet<u32> = pages.changed().iter().filter(in_range).copied().collect();
         let (scan, schema) = read_schema_again(known, &new, &changed)?;
-        Ok(Walk {
+        let Some(change) = compare(&known.schema, &schema) else {
+            return Ok(None);
+        };
+        Ok(Some(Walk {
             dirty: known.layout.with_ancestors(pages.changed()),
-            schema: compare(&known.schema, &schema),
+            schema: change,
             known,
             base,
             new,
             changed,
             scan,
             trees: Vec::new(),
-        })
+        }))
+    }
+
+    fn decode(mut self) -> Result<Decoded> {
+        let user_version = header_changes(&self.base, &self.new)?;
+        self.explore()?;
+        self.check()?;
+        self.rows(user_version)
     }
 
     fn explore(&mut self) -> Result<()> {

@@ -14,7 +14,7 @@ pub struct Row {
     /// 0 in WITHOUT ROWID tables.
     pub rowid: i64,
     /// One for each column. None: not stored, since the column is virtual, or
-    /// younger than the row, so that its default applies.
+    /// younger than the row and its default not known.
     pub values: Vec<Option<Value>>,
 }
 
@@ -41,8 +41,14 @@ impl Row {
             return Err(corrupt("a row with more values than its table has columns"));
         }
         let mut values = vec![None; def.columns.len()];
-        for (column, value) in fields.into_iter().zip(record) {
-            values[column] = Some(typed(value, def.columns[column].real));
+        let mut record = record.into_iter();
+        for i in fields {
+            let column = &def.columns[i];
+            values[i] = match record.next() {
+                Some(value) => Some(typed(value, column.real)),
+                None if def.rowid_alias == Some(i) => None,
+                None => column.default.clone(),
+            };
         }
         if let Some(alias) = def.rowid_alias {
             // Stored as NULL (file format, section 2.3).
@@ -64,7 +70,9 @@ pub fn diff(
     let (base_def, base_rows) = base;
     let (new_def, new_rows) = new;
     let base_def = base_def.unwrap_or(new_def);
-    let same_columns = base_def == new_def;
+    // Columns that were dropped and added again are others, be they defined alike.
+    let mut origin = alteration.origin.iter().enumerate();
+    let same_columns = base_def == new_def && origin.all(|(i, from)| *from == Some(i));
     let mut changes = Vec::new();
     for (key, old) in base_rows {
         let Some(stored) = new_rows.get(key) else {
@@ -92,10 +100,18 @@ pub fn diff(
 
 /// Whether a column that can be written differs.
 fn is_changed(base: &Row, new: &Row, def: &TableDef, alteration: &Alteration) -> bool {
-    alteration.origin.iter().enumerate().any(|(i, from)| {
-        let old = from.and_then(|from| base.values[from].as_ref());
-        def.columns[i].generated.is_none() && old != new.values[i].as_ref()
-    })
+    let mut columns = alteration.origin.iter().enumerate();
+    columns.any(|(i, from)| differs(base, new, i, *from, def))
+}
+
+/// Whether a column, of the base row's `from` if it is not new, differs.
+pub fn differs(base: &Row, new: &Row, column: usize, from: Option<usize>, def: &TableDef) -> bool {
+    let (value, definition) = (&new.values[column], &def.columns[column]);
+    let old = match from {
+        Some(from) => &base.values[from],
+        None => &definition.default,
+    };
+    definition.generated.is_none() && old != value
 }
 
 #[cfg(test)]
@@ -111,7 +127,13 @@ mod tests {
         let t = def("CREATE TABLE t(a INTEGER PRIMARY KEY, v AS (1), r REAL, s AS (2) STORED, d)");
         use Value::*;
         let row = Row::new(&t, 7, vec![Null, Int(3), Int(2)]).unwrap();
-        let expected = vec![Some(Int(7)), None, Some(Real(3.0)), Some(Int(2)), None];
+        let expected = vec![
+            Some(Int(7)),
+            None,
+            Some(Real(3.0)),
+            Some(Int(2)),
+            Some(Null),
+        ];
         assert_eq!(row.values, expected);
         assert!(Row::new(&t, 7, vec![Int(7)]).is_err());
         assert!(Row::new(&t, 7, vec![]).is_err());

@@ -21,8 +21,8 @@ mod value;
 mod varint;
 mod view;
 
-pub use decode::{Decoded, TableRows, decode};
-pub use diff::{Row, RowChange};
+pub use decode::{Decoded, TableRows, decode, decode_as};
+pub use diff::{Row, RowChange, differs};
 pub use known::{Known, SchemaPages, Step};
 pub use value::{Encoding, Value};
 pub use view::{Pages, Side};

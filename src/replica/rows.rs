@@ -9,7 +9,7 @@ use super::commit::{Commit, Committed, Next, Streams, suits};
 use super::record::Record;
 use super::transaction::{LocalTransaction, owned};
 use super::undo::{self, Undo, UndoFile};
-use crate::btree::{Known, Pages, Step, Value, decode};
+use crate::btree::{Decoded, Known, Pages, Step, Value, decode};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::api;
@@ -20,7 +20,7 @@ use crate::remote::pages::unused_name;
 use crate::remote::rows::{Command, ShippedRows};
 use crate::remote::transaction::{NotShipped, Transaction};
 use crate::remote::values::Argument;
-use crate::rows::{Effect, Statement, bulk, plan};
+use crate::rows::{Statement, bulk, is_same, plan};
 use crate::wal::Page;
 use crate::wal::writer::LogEnd;
 
@@ -38,6 +38,7 @@ pub struct Rows {
 
 /// What is run at the primary.
 struct Program {
+    decoded: Decoded,
     /// What the transaction does.
     changes: Vec<Statement>,
     /// What changes the schema cookie, and nothing else.
@@ -86,8 +87,8 @@ impl Rows {
         let program = Program {
             cookies: new_cookies(transaction, &changes)?,
             changes,
+            decoded,
         };
-        let step = decoded.step;
         let before = &base.record.undo;
         let (vfs, path) = (self.vfs, self.path.clone());
         let done = self.publish(commit, streams, &program).inspect_err(|_| {
@@ -96,7 +97,7 @@ impl Rows {
                 undo::remove(&vfs, &path);
             }
         })?;
-        self.note(transaction.end, known, step);
+        self.note(transaction.end, known, program.decoded.step);
         Ok(done)
     }
 
@@ -177,7 +178,10 @@ impl Commit<'_> {
                 .map_or(0, |n| (n + 1).saturating_sub(base.position.next())),
             path: WritePath::Rows,
         };
-        let is_ours = |first: &FirstCommit| self.is_ours(first, &program.changes);
+        let is_ours = |first: &FirstCommit| {
+            let theirs = Logged::new(self, first)?;
+            is_same(&program.decoded, &program.changes, &theirs)
+        };
         let shipped = self.settle(result, &past, &is_ours);
         // How far the log is otherwise, a pull will tell.
         let Some(shipped) = shipped.map_err(with_a_way_out)? else {
@@ -196,30 +200,6 @@ impl Commit<'_> {
         self.primary
             .ship_rows(ground, proofs, program.commands(), self.keep)
     }
-
-    /// Whether a transaction of the primary's log does what ours does.
-    fn is_ours(&self, first: &FirstCommit, statements: &[Statement]) -> Result<bool> {
-        let theirs = Logged::new(self, first)?;
-        let known = Known::load(&theirs)?;
-        let found = match decode(&known, &theirs).and_then(|decoded| plan(&decoded)) {
-            Ok(found) => found,
-            // No replica's rows have led to it.
-            Err(Error::ReadOnly(_)) => return Ok(false),
-            Err(e) => return Err(e),
-        };
-        Ok(sorted(&found) == sorted(statements))
-    }
-}
-
-/// What is done, in an order that does not depend on the layout of pages.
-/// Without what only checks: it depends on the order of the schema's rows,
-/// which is another where triggers were made anew.
-fn sorted(statements: &[Statement]) -> Vec<String> {
-    let text = |s: &Statement| format!("{} {:?}", s.sql, s.args);
-    let acts = |s: &&Statement| s.effect != Effect::Guard;
-    let mut texts: Vec<String> = statements.iter().filter(acts).map(text).collect();
-    texts.sort_unstable();
-    texts
 }
 
 /// A transaction of the primary's log, upon the primary's own pages.

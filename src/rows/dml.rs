@@ -10,7 +10,7 @@ use crate::btree::schema::create::TableDef;
 use crate::btree::schema::index::{Unique, unique};
 use crate::btree::schema::objects::{Kind, Object, Schema};
 use crate::btree::schema::token::tokens;
-use crate::btree::{Row, RowChange, TableRows, Value};
+use crate::btree::{Row, RowChange, TableRows, Value, differs};
 use crate::error::{Error, Result};
 
 /// The three kinds, in the order in which no unique key is in the way: what
@@ -45,16 +45,18 @@ pub fn statements(table: &TableRows, base: &Schema, new: &Schema) -> Result<Stat
     let refilled = only_into_empty(&table.pair.alteration);
     let mut texts = Texts::default();
     for change in &table.rows {
+        if let RowChange::Insert(new) | RowChange::Update { new, .. } = change {
+            new_table.check(new)?;
+        }
         match change {
             RowChange::Delete(row) => statements.deletes.push(old_table.delete(row, &mut texts)),
             RowChange::Insert(row) => statements.inserts.push(new_table.insert(row, &mut texts)),
             RowChange::Update { base, new } => {
                 let set = changed(base, new, &table.pair.alteration.origin, new_table.def);
                 let moves = refilled
-                    || set.iter().any(|&column| {
-                        fixed.as_ref().is_none_or(|keys| keys.contains(&column))
-                            || new.values[column].is_none()
-                    });
+                    || set
+                        .iter()
+                        .any(|column| fixed.as_ref().is_none_or(|keys| keys.contains(column)));
                 if moves {
                     statements.deletes.push(old_table.delete(base, &mut texts));
                     statements.inserts.push(new_table.insert(new, &mut texts));
@@ -80,11 +82,9 @@ fn only_into_empty(alteration: &Alteration) -> bool {
 
 /// The writable columns in which a row differs.
 fn changed(base: &Row, new: &Row, origin: &[Option<usize>], def: &TableDef) -> Vec<usize> {
-    let differs = |column: &usize| {
-        let old = origin[*column].and_then(|from| base.values[from].as_ref());
-        def.columns[*column].generated.is_none() && old != new.values[*column].as_ref()
-    };
-    (0..def.columns.len()).filter(differs).collect()
+    let columns = origin.iter().enumerate();
+    let differ = columns.filter(|(i, from)| differs(base, new, *i, **from, def));
+    differ.map(|(i, _)| i).collect()
 }
 
 /// The columns that a unique key has, on either side; None if any column may
@@ -144,6 +144,19 @@ impl<'a> Table<'a> {
             rowid: def.rowid_name().unwrap_or(HIDDEN_ROWID.0),
             name: quote::name(&object.name),
         })
+    }
+
+    /// There a row is written once the column is there: what this one is read
+    /// with here has to be known.
+    fn check(&self, row: &Row) -> Result<()> {
+        let mut columns = row.values.iter().zip(&self.def.columns);
+        match columns.find(|(value, column)| value.is_none() && column.generated.is_none()) {
+            None => Ok(()),
+            Some((_, column)) => Err(Error::ReadOnly(format!(
+                "a row of table {} was written before ALTER TABLE added column {}, whose default is no plain constant",
+                self.object.name, column.name
+            ))),
+        }
     }
 
     fn column(&self, column: usize) -> String {

@@ -7,9 +7,11 @@ mod ddl;
 mod dml;
 mod plan;
 mod quote;
+mod same;
 mod sequence;
 mod statement;
 
 pub use bulk::bulk;
 pub use plan::plan;
+pub use same::is_same;
 pub use statement::{Effect, FAIL, Statement};

@@ -4,6 +4,8 @@ import sqlite3
 from harness.rows import connect, quoted
 
 TYPES = ["", "INT", "INTEGER", "TEXT", "REAL", "BLOB", "NUMERIC", "VARCHAR(9)", "DOUBLE"]
+DEFAULTS = [f"DEFAULT {value}" for value in ["7", "-007", "(+5)", "1.5", "-0.25", "0.1", "1.0", "1e3", "5000000000", "0x10", "'d'",
+                                              "' 5'", "'1e3'", "''", "x'00fF'", "NULL", "TRUE", "word", "(NULL)", "('it''s')"]]
 WORDS = ["a", "b", "Ab", "aB", "", "zz", "x y", "é", "0", "1", "-5", "1e3", "nan"]
 
 
@@ -219,7 +221,7 @@ class Case:
         self.serial += 1
         new = self.rng.choice([f"n{self.serial}", f'"n {self.serial}"'])
         self.run(r.choice([
-            f"ALTER TABLE {name} ADD COLUMN {new} {r.choice(TYPES)} {r.choice(['', 'DEFAULT 7', 'NOT NULL DEFAULT (3)', 'AS (5)', 'COLLATE NOCASE'])}",
+            f"ALTER TABLE {name} ADD COLUMN {new} {r.choice(TYPES)} {r.choice(['', *DEFAULTS, 'NOT NULL DEFAULT (3)', 'AS (5)', 'COLLATE NOCASE'])}",
             f"ALTER TABLE {name} ADD COLUMN {new}",
             f"ALTER TABLE {name} DROP COLUMN {c}",
             f"ALTER TABLE {name} RENAME COLUMN {c} TO {new}",

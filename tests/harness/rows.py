@@ -41,6 +41,12 @@ class Bridge:
                 statements.append(line)
         return answers
 
+    def same(self, base, new, other_base, other_new):
+        """Whether the second transaction does what the first does."""
+        self.process.stdin.write("\t".join(map(str, ["=", base, new, other_base, other_new])) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())["same"]
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()

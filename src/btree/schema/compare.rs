@@ -66,7 +66,54 @@ fn twin<'a>(schema: &'a Schema, object: &Object) -> Option<&'a Arc<Object>> {
     (found.is_virtual() == object.is_virtual()).then_some(found)
 }
 
+/// What is to be the same of an object, wherever it lies. The shadow tables of
+/// a virtual table are its module's, which may spell them another way elsewhere.
+fn definition<'a>(schema: &Schema, o: &'a Object) -> (&'static str, &'a str, &'a str, &'a str) {
+    let sql = match shadow::owner(schema, o) {
+        Some(_) => "",
+        None => &o.sql,
+    };
+    (o.kind.word(), &o.name, &o.table, sql)
+}
+
+fn definitions(schema: &Schema) -> Vec<(&'static str, &str, &str, &str)> {
+    let mut all: Vec<_> = (schema.objects.iter())
+        .map(|o| definition(schema, o))
+        .collect();
+    all.sort_unstable();
+    all
+}
+
 impl SchemaChange {
+    /// The same change, from `base` to `new`: what is paired here is paired
+    /// there, wherever it lies. None if the definitions are others.
+    pub fn between(&self, base: &Arc<Schema>, new: &Arc<Schema>) -> Option<SchemaChange> {
+        let same = |a: &Schema, b: &Schema| definitions(a) == definitions(b);
+        if !same(&self.base, base) || !same(&self.new, new) {
+            return None;
+        }
+        let find =
+            |schema: &Schema, object: &Object| schema.find(object.kind, &object.name).cloned();
+        let tables = self.tables.iter().map(|pair| Pair {
+            base: pair.base.as_ref().and_then(|o| find(base, o)),
+            new: pair.new.as_ref().and_then(|o| find(new, o)),
+            alteration: pair.alteration.clone(),
+        });
+        let virtuals = self.virtuals.iter().map(|pair| {
+            Some(VirtualPair {
+                base: find(base, &pair.base)?,
+                new: find(new, &pair.new)?,
+            })
+        });
+        Some(SchemaChange {
+            base: base.clone(),
+            new: new.clone(),
+            tables: tables.collect(),
+            virtuals: virtuals.collect::<Option<_>>()?,
+            renamed: self.renamed.clone(),
+        })
+    }
+
     /// Nothing changed: every table is its own pair.
     fn same(&mut self) {
         let pair = |o: &Arc<Object>| Pair {

@@ -1,15 +1,19 @@
 //! CREATE TABLE, as far as rows depend on it: which columns are stored, in
 //! which order, and what names a row.
 
+use super::default::{Affinity, constant};
 use super::parser::{Listed, Parser};
-use super::token::Kind;
+use super::token::{Kind, Token};
+use crate::btree::value::Value;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     pub name: String,
     /// An integer stored in it is a float (file format, section 2.1).
     pub real: bool,
     pub generated: Option<Generated>,
+    /// What rows have that are older than the column; None if that is not known.
+    pub default: Option<Value>,
     pub collation: String,
     /// Where its definition begins in the statement.
     pub at: usize,
@@ -27,7 +31,7 @@ pub struct KeyPart {
     pub collation: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TableDef {
     pub columns: Vec<Column>,
     /// The primary key; in WITHOUT ROWID tables without its repetitions.
@@ -97,7 +101,7 @@ const CONSTRAINTS: [&str; 12] = [
     "ON",
 ];
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     fn table(mut self) -> Option<TableDef> {
         if !self.take("CREATE") {
             return None;
@@ -133,18 +137,20 @@ impl Parser<'_> {
         building.finish()
     }
 
-    fn column(&mut self, building: &mut Building) -> Option<()> {
+    fn column(&mut self, building: &mut Building<'a>) -> Option<()> {
         let name = self.next()?;
         let at = name.at;
         let name = name.name()?;
         let declared = self.column_type()?;
         let mut column = Column {
             name,
-            real: is_real(&declared),
+            real: Affinity::of(&declared) == Affinity::Real,
             generated: None,
+            default: None,
             collation: "BINARY".to_string(),
             at,
         };
+        let mut default = Vec::new();
         while let Some(token) = self.next() {
             if token.is_punct(",") || token.is_punct(")") {
                 self.back();
@@ -155,11 +161,15 @@ impl Parser<'_> {
             } else if token.is("CONSTRAINT") {
                 self.next()?;
             } else if token.is("DEFAULT") {
-                // The value may be a word that is a keyword elsewhere.
-                if !self.at_punct("(") {
+                let from = self.at();
+                if self.at_punct("(") {
+                    self.skip_group()?;
+                } else {
+                    // The value may be a word that is a keyword elsewhere.
                     let _ = self.take_punct("-") || self.take_punct("+");
                     self.next()?;
                 }
+                default = self.since(from).to_vec();
             } else if token.is("REFERENCES") {
                 self.next()?;
             } else if token.is("COLLATE") {
@@ -187,6 +197,7 @@ impl Parser<'_> {
             }
         }
         building.types.push(declared);
+        building.defaults.push(default);
         building.columns.push(column);
         Some(())
     }
@@ -221,7 +232,7 @@ impl Parser<'_> {
         Some(declared)
     }
 
-    fn table_constraints(&mut self, building: &mut Building) -> Option<()> {
+    fn table_constraints(&mut self, building: &mut Building<'a>) -> Option<()> {
         loop {
             let token = self.next()?;
             if token.is_punct(")") {
@@ -253,13 +264,13 @@ impl Parser<'_> {
         }
     }
 
-    fn listed(&mut self, building: &mut Building) -> Option<Vec<Listed>> {
+    fn listed(&mut self, building: &mut Building<'a>) -> Option<Vec<Listed>> {
         let (listed, autoincrement) = self.list()?;
         building.autoincrement |= autoincrement;
         Some(listed)
     }
 
-    fn options(&mut self, building: &mut Building) -> Option<()> {
+    fn options(&mut self, building: &mut Building<'a>) -> Option<()> {
         while let Some(token) = self.next() {
             if token.is("WITHOUT") {
                 building.without_rowid = self.next()?.is("ROWID");
@@ -274,17 +285,11 @@ impl Parser<'_> {
     }
 }
 
-/// Column affinity (datatype3, section 3.1), as far as REAL goes.
-fn is_real(declared: &str) -> bool {
-    let upper = declared.to_ascii_uppercase();
-    let any = |parts: &[&str]| parts.iter().any(|part| upper.contains(part));
-    !any(&["INT", "CHAR", "CLOB", "TEXT", "BLOB"]) && any(&["REAL", "FLOA", "DOUB"])
-}
-
 #[derive(Default)]
-struct Building {
+struct Building<'a> {
     columns: Vec<Column>,
     types: Vec<String>,
+    defaults: Vec<Vec<Token<'a>>>,
     key: Option<Vec<Listed>>,
     /// The key is one column of type INTEGER, as an alias of the rowid has to be.
     alias: bool,
@@ -295,8 +300,9 @@ struct Building {
     columns_end: usize,
 }
 
-impl Building {
-    fn finish(self) -> Option<TableDef> {
+impl Building<'_> {
+    fn finish(mut self) -> Option<TableDef> {
+        self.find_defaults();
         let position = |name: &str| {
             let named = |c: &Column| c.name.eq_ignore_ascii_case(name);
             self.columns.iter().position(named)
@@ -336,6 +342,20 @@ impl Building {
             unique,
             columns_end: self.columns_end,
         })
+    }
+
+    fn find_defaults(&mut self) {
+        let definitions = self.columns.iter_mut().zip(&self.types).zip(&self.defaults);
+        for ((column, declared), default) in definitions {
+            // In a STRICT table any value stays as it is.
+            let affinity = match self.strict && declared.eq_ignore_ascii_case("ANY") {
+                true => Affinity::Blob,
+                false => Affinity::of(declared),
+            };
+            if column.generated.is_none() {
+                column.default = constant(default, affinity);
+            }
+        }
     }
 }
 

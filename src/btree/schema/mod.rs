@@ -3,6 +3,7 @@
 pub mod alter;
 pub mod compare;
 pub mod create;
+mod default;
 pub mod index;
 pub mod objects;
 pub mod parser;
