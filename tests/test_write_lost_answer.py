@@ -3,7 +3,7 @@ import threading
 import time
 
 import pytest
-from harness.check import fails, identical, outcome, series
+from harness.check import fails, identical, in_words, outcome, series
 from harness.faults import CUT, CUT_ANSWER, CUT_INSIDE, LOSE, LOSE_ANSWER, CutBehind, Late
 from harness.host import BUSY, IOERR, READONLY, SqlError
 from harness.primary import eventually
@@ -407,6 +407,28 @@ def test_the_log_cannot_be_read_any_more_after_that(db, primary, proxy, path):
     proxy.rule = lambda request: "pass"
     db("INSERT INTO t(v) VALUES('next')")
     assert primary.sql("SELECT v FROM t WHERE id > 100") == [["mine"], ["next"]]
+    identical(path, primary)
+
+
+def test_another_replica_has_done_the_same_before(host, new_host, path, primary, proxy):
+    """Refused, and the answer lost: the equal commit in the log is too old to be this one."""
+    db = host.open(path, proxy.url, write_lock="optimistic", timeout=2)
+    other = new_host().open(path.with_name("other.db"), primary.url)
+    more, length = "UPDATE t SET v = v || '+' WHERE id = 7", "SELECT length(v) - length('seed 7') FROM t WHERE id = 7"
+    db(more)
+    db(more)
+    other.sync()
+    other(more)
+    time.sleep(0.05)
+    done = proxy.once(commits, CUT_ANSWER)
+    fails(lambda: db(more), IOERR)
+    assert done.is_set()
+    in_words(host.last_error(), "unknown", "equal commit", "another replica")
+    assert primary.sql(length) == [[3]]
+    db.sync()
+    assert db.one(length) == 3
+    db(more)
+    assert primary.sql(length) == [[4]]
     identical(path, primary)
 
 

@@ -34,6 +34,8 @@ pub struct Kept {
     pub frame_no: Option<u64>,
     pub(super) data_version: i64,
     used: Instant,
+    /// The primary's clock when it was used, or somewhat before.
+    clock: Option<i64>,
     /// It has shipped rows, and can ship no pages: its connection has parsed some.
     rows: bool,
 }
@@ -46,6 +48,17 @@ pub enum Ground {
     Kept(Kept),
 }
 
+impl Ground {
+    /// What the primary's clock has passed by now, if something may have been
+    /// committed since that the transaction does not know of.
+    pub fn now(&self) -> Option<i64> {
+        match self {
+            Ground::Lease(_) => None,
+            Ground::Kept(kept) => Some(kept.clock? + kept.used.elapsed().as_millis() as i64),
+        }
+    }
+}
+
 impl Kept {
     /// It has just been used.
     pub(super) fn new(
@@ -53,6 +66,7 @@ impl Kept {
         log_id: String,
         frame_no: Option<u64>,
         data_version: i64,
+        clock: Option<i64>,
         rows: bool,
     ) -> Kept {
         Kept {
@@ -61,6 +75,7 @@ impl Kept {
             frame_no,
             data_version,
             used: Instant::now(),
+            clock,
             rows,
         }
     }

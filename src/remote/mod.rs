@@ -68,8 +68,9 @@ pub struct Head {
 /// Takes pages as they arrive; of a page that comes twice the later one counts.
 pub trait PageSink {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
-    /// The pages so far are a transaction's last (not told within a compacted part).
-    fn committed(&mut self) {}
+    /// The pages so far are a transaction's last (not told within a compacted
+    /// part). `at`: when, in ms since 1970, by the primary's clock.
+    fn committed(&mut self, _at: Option<i64>) {}
     /// A compacted part begins: its pages are those of many transactions.
     fn compacted(&mut self) -> Result<()> {
         Ok(())

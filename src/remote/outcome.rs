@@ -17,6 +17,9 @@ pub struct Past<'a> {
     pub skip: u64,
     /// How it was shipped.
     pub path: WritePath,
+    /// It was sent after this moment, in ms since 1970 by the primary's clock,
+    /// and not under its lock.
+    pub sent: Option<i64>,
 }
 
 impl Primary {
@@ -68,7 +71,10 @@ impl Primary {
         };
         let found = self.first_commit(past, &head);
         self.give_back(lease);
-        found?.map_or(Ok(false), |first| is_ours(&first))
+        match found? {
+            Some(first) if is_ours(&first)? => first.is_younger(past.sent),
+            _ => Ok(false),
+        }
     }
 
     /// The first transaction past a point in the log, if there is one.
@@ -134,9 +140,22 @@ pub struct FirstCommit {
     skip: u64,
     frames: u64,
     whole: bool,
+    at: Option<i64>,
 }
 
 impl FirstCommit {
+    /// Two replicas that do the same make the same commit. One that is there
+    /// before ours was sent is another's, unless a clock was set meanwhile.
+    fn is_younger(&self, than: Option<i64>) -> Result<bool> {
+        match (self.at, than) {
+            (Some(at), Some(sent)) if at < sent => Err(Error::Protocol(format!(
+                "the primary has an equal commit that is {} ms older than this one, perhaps another replica's",
+                sent - at
+            ))),
+            _ => Ok(true),
+        }
+    }
+
     fn new(skip: u64) -> FirstCommit {
         FirstCommit {
             skip,
@@ -159,8 +178,9 @@ impl PageSink for FirstCommit {
         Ok(())
     }
 
-    fn committed(&mut self) {
+    fn committed(&mut self, at: Option<i64>) {
         self.whole = self.frames > self.skip;
+        self.at = at;
     }
 
     fn compacted(&mut self) -> Result<()> {
@@ -183,11 +203,11 @@ mod tests {
         let mut first = FirstCommit::new(3);
         let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
         assert!(put(1) && put(2) && put(1));
-        first.committed();
+        first.committed(None);
         assert!(!first.whole);
         let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
         assert!(put(5) && put(1));
-        first.committed();
+        first.committed(None);
         assert!(first.whole && first.page(9, &[0; PAGE_SIZE]).is_err());
         assert_eq!(first.before.keys().collect::<Vec<_>>(), [&1, &2]);
         assert_eq!(first.pages.keys().collect::<Vec<_>>(), [&1, &5]);

@@ -13,7 +13,7 @@ use super::http::Http;
 use super::lease::{Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name, without_stamp};
-use super::program::{Done, Program, first_failure, log_end};
+use super::program::{CLOCK, Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
 use super::wal_log::WalLog;
@@ -237,11 +237,10 @@ impl Primary {
         program.write(transaction, &pages)?;
         let has_page1 = pages.first() == Some(&1);
         let question = match has_page1 && stamp.is_none() {
-            true => stmt(
-                "SELECT data FROM sqlite_dbpage WHERE pgno=1",
-                Vec::new(),
-                true,
-            ),
+            true => {
+                let sql = format!("SELECT data, {CLOCK} FROM sqlite_dbpage WHERE pgno=1");
+                stmt(sql, Vec::new(), true)
+            }
             false => log_end(),
         };
         let done = program.commit(keep, vec![question])?;
@@ -259,12 +258,17 @@ impl Primary {
                 }
             }
         };
-        let Done { index, stream, .. } = done;
+        let Done {
+            index,
+            clock,
+            stream,
+            ..
+        } = done;
         Ok(Shipped {
             index,
             written: pages,
             page1,
-            kept: stream.map(|stream| Kept::new(stream, log_id, index, version, false)),
+            kept: stream.map(|stream| Kept::new(stream, log_id, index, version, clock, false)),
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::hrana::{
     Failure, Stream, batch, close, close_soon, execute, executed, pipeline, ran, stmt,
 };
-use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult};
+use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult, ValueKind};
 use super::http::Http;
 use super::pages::Steps;
 use super::transaction::NotShipped;
@@ -38,15 +38,20 @@ pub struct Special {
     pub counts: HashSet<u32>,
 }
 
+/// The primary's clock, in ms since 1970.
+pub const CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
 /// A question whose answer has the log's end.
 pub fn log_end() -> Stmt {
-    stmt("SELECT 1", Vec::new(), true)
+    stmt(format!("SELECT {CLOCK}"), Vec::new(), true)
 }
 
 /// A transaction that is committed.
 pub struct Done {
     /// The end of the log when the primary was asked after its commit.
     pub index: Option<u64>,
+    /// The primary's clock then, if the first question asks for it, last.
+    pub clock: Option<i64>,
     /// What the questions behind the commit gave.
     pub told: Vec<Option<StmtResult>>,
     /// None if it was closed.
@@ -147,6 +152,7 @@ impl<'a> Program<'a> {
             index: told
                 .first()
                 .and_then(|told| told.as_ref()?.replication_index),
+            clock: told.first().and_then(|told| last_integer(told.as_ref()?)),
             told,
             stream: keep.then_some(self.stream),
         })
@@ -186,6 +192,13 @@ impl<'a> Program<'a> {
 
     fn drop_stream(&mut self) {
         close_soon(self.http, std::mem::take(&mut self.stream));
+    }
+}
+
+fn last_integer(told: &StmtResult) -> Option<i64> {
+    match told.rows.first()?.values.last()?.kind {
+        Some(ValueKind::Integer(n)) => Some(n),
+        _ => None,
     }
 }
 

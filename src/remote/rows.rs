@@ -98,7 +98,7 @@ impl Primary {
         let kept = done.stream.filter(|_| frame_no.is_some());
         Ok(ShippedRows {
             frame_no,
-            kept: kept.map(|stream| Kept::new(stream, log_id, frame_no, version, true)),
+            kept: kept.map(|stream| Kept::new(stream, log_id, frame_no, version, done.clock, true)),
         })
     }
 }

@@ -105,7 +105,11 @@ impl WalLog {
                             continue;
                         };
                         let follows = stream.look(len, &mut bytes, |bytes| {
-                            Ok(!is_frame || frames.take(&frame_data(bytes)?)?)
+                            let (data, rest) = match is_frame {
+                                true => frame_data(bytes)?,
+                                false => return Ok(true),
+                            };
+                            frames.take(&data, rest)
                         })?;
                         if !follows {
                             return Ok(Batch::Diverged);
@@ -333,8 +337,9 @@ struct LogFrames<'a> {
 }
 
 impl LogFrames<'_> {
-    /// False if the very first frame of the pull does not continue the chain.
-    fn take(&mut self, bytes: &[u8]) -> Result<bool> {
+    /// `rest`: the other fields of its message. False if the very first frame
+    /// of the pull does not continue the chain.
+    fn take(&mut self, bytes: &[u8], rest: &[u8]) -> Result<bool> {
         let frame = decode(bytes)?;
         let progress = &mut *self.progress;
         if frame.frame_no != progress.next {
@@ -364,7 +369,8 @@ impl LogFrames<'_> {
         self.in_transaction = frame.size_after == 0;
         if frame.size_after != 0 {
             progress.page_count = frame.size_after;
-            self.sink.committed();
+            let rest: RpcFrame = prost::Message::decode(rest).unwrap_or_default();
+            self.sink.committed(rest.timestamp);
         }
         Ok(true)
     }
@@ -418,17 +424,17 @@ fn next_field(stream: &mut Stream) -> Result<Option<(bool, usize)>> {
 const FRAME_FIELD: u64 = 0x0a;
 
 /// The log frame in an RpcFrame message, without a copy where it stands first,
-/// as every primary puts it.
-fn frame_data(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+/// as every primary puts it; and a message with the fields that follow.
+fn frame_data(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8])> {
     use prost::Message;
     let mut rest = bytes;
     if prost::decode_length_delimiter(&mut rest).is_ok_and(|tag| tag as u64 == FRAME_FIELD)
         && let Ok(len) = prost::decode_length_delimiter(&mut rest)
         && len == FRAME_SIZE
-        && let Some(data) = rest.get(..len)
+        && let Some((data, rest)) = rest.split_at_checked(len)
     {
-        return Ok(Cow::Borrowed(data));
+        return Ok((Cow::Borrowed(data), rest));
     }
     let frame = RpcFrame::decode(bytes).map_err(|e| Error::Protocol(e.to_string()))?;
-    Ok(Cow::Owned(frame.data))
+    Ok((Cow::Owned(frame.data), bytes))
 }

@@ -29,6 +29,9 @@ pub struct LogOffset {
 pub struct RpcFrame {
     #[prost(bytes = "vec", tag = "1")]
     pub data: Vec<u8>,
+    /// When it was committed, in ms since 1970: told of commit frames, the newest 100.
+    #[prost(int64, optional, tag = "2")]
+    pub timestamp: Option<i64>,
 }
 
 /// Header and page (libsql-replication/src/frame.rs): little-endian, unlike a WAL frame.

@@ -66,6 +66,7 @@ impl Commit<'_> {
     fn ship_pages(&self, streams: &mut Streams, try_kept: bool) -> Result<Option<Shipped>> {
         let ship = |ground| self.primary.ship(ground, self.transaction, self.keep);
         let ground = streams.take(|kept| try_kept && self.suits(kept));
+        let sent = ground.as_ref().and_then(Ground::now);
         let first = ground.map(ship);
         let result = match first {
             None | Some(Err(NotShipped::LeaseLost)) => {
@@ -77,6 +78,7 @@ impl Commit<'_> {
             base: &self.base.record.position,
             skip: 0,
             path: WritePath::Pages,
+            sent,
         };
         let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
         let mut shipped = self.settle(result, &past, &is_ours)?;

@@ -164,6 +164,7 @@ impl Commit<'_> {
     fn ship_rows(&self, streams: &mut Streams, program: &Program) -> Result<Option<u64>> {
         let base = &self.base.record;
         let ground = streams.take(|kept| kept.is_for_rows() && suits(kept, base));
+        let sent = ground.as_ref().and_then(Ground::now);
         let first = ground.map(|ground| self.ship_rows_once(ground, program));
         let result = match first {
             None | Some(Err(NotShipped::LeaseLost)) => {
@@ -177,6 +178,7 @@ impl Commit<'_> {
                 .logical()
                 .map_or(0, |n| (n + 1).saturating_sub(base.position.next())),
             path: WritePath::Rows,
+            sent,
         };
         let is_ours = |first: &FirstCommit| {
             let theirs = Logged::new(self, first)?;

@@ -95,7 +95,7 @@ fn take(data: &[u8], progress: &mut Progress, follower: &mut dyn Follower) -> Re
         received: 0,
         in_transaction: false,
     }
-    .take(data)
+    .take(data, &[])
 }
 
 fn ended(status: Status) -> Result<Followed> {
