@@ -133,3 +133,32 @@ def test_a_replica_that_is_up_to_date_goes_on_behind_a_compaction(live, host, pr
         time.sleep(0.05)
     assert compactions
     identical(path, primary)
+
+
+@pytest.mark.parametrize("own_after", [0, 3])
+@pytest.mark.parametrize("live", [0, 1])
+def test_own_commits_behind_a_compaction(own_after, live, host, primary, path, write_path):
+    """Their checksums are not those that were computed here; that is seen, and nothing is fetched again."""
+    db = host.open(path, primary.url, live=live)
+    met = 0
+    for _ in range(200):
+        eventually(lambda: db.frame_no == primary.hello()[1] or not live and db.sync())
+        db("UPDATE users SET email = email || '+' WHERE id = 1")
+        before = db.frame_no
+        time.sleep(0.05)
+        db("UPDATE users SET email = email || '-' WHERE id > 100")
+        begun = not primary.snapshot_needed(before + 1) and primary.snapshot_needed(before)
+        for n in range(own_after):
+            db("INSERT INTO users(name) VALUES(?)", str(n))
+        met += begun
+        newest = primary.hello()[1]
+        primary.sql("UPDATE users SET email = email || '!' WHERE id = 2")
+        if live:
+            eventually(lambda: db.frame_no == primary.hello()[1])
+        else:
+            assert db.sync()["frames_synced"] <= primary.hello()[1] - newest + (write_path == "rows") * 1000
+        assert host.last_error() is None
+        if met:
+            break
+    assert met
+    identical(path, primary)

@@ -84,9 +84,28 @@ pub enum Pull {
     UpToDate,
     /// The sink was given every page that changed between the position and here.
     Reached(Reached),
-    /// The position is not in the primary's history (why, in words). What the
-    /// sink was given is to be thrown away.
-    Diverged(String),
+    /// The position is not in the primary's history. What the sink was given
+    /// is to be thrown away.
+    Diverged(Divergence),
+}
+
+/// Why a position is not in the primary's history.
+#[derive(Debug)]
+pub struct Divergence {
+    /// In words.
+    pub why: String,
+    /// What the primary's log has for the checksum of the position's frame, if
+    /// that is all that differs.
+    pub checksum: Option<u64>,
+}
+
+impl From<String> for Divergence {
+    fn from(why: String) -> Divergence {
+        Divergence {
+            why,
+            checksum: None,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -86,7 +86,13 @@ impl Primary {
             ));
         }
         let mut first = FirstCommit::new(past.skip);
-        let pulled = log.pull(past.base, head, &mut first);
+        // It was the end of this very log when the commit was sent. Its
+        // checksum would not tell more, and may have been computed here.
+        let base = Position {
+            checksum: None,
+            ..past.base.clone()
+        };
+        let pulled = log.pull(&base, head, &mut first);
         match pulled {
             // It wants no more than the first.
             _ if first.whole => Ok(Some(first)),
@@ -95,7 +101,7 @@ impl Primary {
             Ok(Pull::Reached(_)) => Err(Error::Protocol(
                 "the primary's log ends within a transaction".into(),
             )),
-            Ok(Pull::Diverged(why)) => Err(Error::Diverged(why)),
+            Ok(Pull::Diverged(other)) => Err(Error::Diverged(other.why)),
             Err(e) => Err(e),
         }
     }

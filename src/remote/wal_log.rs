@@ -9,8 +9,8 @@ use super::grpc_web::{self, Answer, Item, Status, Stream};
 use super::http::{Http, Line};
 use super::wire::{FRAME_SIZE, HelloRequest, HelloResponse, LogFrame, LogOffset, RpcFrame};
 use super::{
-    Followed, Follower, Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote, SharedOptions,
-    chain,
+    Divergence, Followed, Follower, Head, MAX_LOG_ID, PageSink, Position, Pull, Reached, Remote,
+    SharedOptions, chain,
 };
 use crate::error::{Error, Result};
 
@@ -46,8 +46,8 @@ enum Batch {
     Frames(u64),
     NoHello,
     NeedSnapshot,
-    /// The first frame does not follow the position.
-    Diverged,
+    /// The first frame does not follow the position, but a frame with this checksum.
+    Diverged(u64),
 }
 
 impl WalLog {
@@ -104,15 +104,15 @@ impl WalLog {
                         let Some((is_frame, len)) = next_field(&mut stream)? else {
                             continue;
                         };
-                        let follows = stream.look(len, &mut bytes, |bytes| {
+                        let other = stream.look(len, &mut bytes, |bytes| {
                             let (data, rest) = match is_frame {
                                 true => frame_data(bytes)?,
-                                false => return Ok(true),
+                                false => return Ok(None),
                             };
                             frames.take(&data, rest)
                         })?;
-                        if !follows {
-                            return Ok(Batch::Diverged);
+                        if let Some(checksum) = other {
+                            return Ok(Batch::Diverged(checksum));
                         }
                     }
                 }
@@ -267,18 +267,17 @@ impl Remote for WalLog {
 
     fn pull(&mut self, from: &Position, to: &Head, sink: &mut dyn PageSink) -> Result<Pull> {
         if from.log_id != to.log_id {
-            return Ok(Pull::Diverged(format!(
-                "the primary has another log ({} instead of {})",
-                to.log_id, from.log_id
-            )));
+            let (theirs, ours) = (&to.log_id, &from.log_id);
+            let why = format!("the primary has another log ({theirs} instead of {ours})");
+            return Ok(Pull::Diverged(why.into()));
         }
         if to.frame_no < from.frame_no {
-            return Ok(Pull::Diverged(format!(
-                "the primary lost frames: it is at {}, this replica at {}",
-                to.frame_no
-                    .map_or("its beginning".into(), |n| n.to_string()),
-                from.frame_no.unwrap_or(0)
-            )));
+            let theirs = to
+                .frame_no
+                .map_or("its beginning".into(), |n| n.to_string());
+            let ours = from.frame_no.unwrap_or(0);
+            let why = format!("the primary lost frames: it is at {theirs}, this replica at {ours}");
+            return Ok(Pull::Diverged(why.into()));
         }
         let Some(goal) = to.frame_no.filter(|_| to.frame_no != from.frame_no) else {
             return Ok(Pull::UpToDate);
@@ -303,16 +302,19 @@ impl Remote for WalLog {
                 Batch::NoHello if renewals < 3 => {
                     renewals += 1;
                     if let Some(why) = self.renew(to)? {
-                        return Ok(Pull::Diverged(why));
+                        return Ok(Pull::Diverged(why.into()));
                     }
                 }
                 Batch::NoHello => return Err(Error::Protocol("NO_HELLO again and again".into())),
-                Batch::Diverged => {
-                    return Ok(Pull::Diverged(format!(
-                        "the primary's frame {} does not follow this replica's frame {}",
-                        from.next(),
-                        from.frame_no.unwrap_or(0)
-                    )));
+                Batch::Diverged(checksum) => {
+                    return Ok(Pull::Diverged(Divergence {
+                        why: format!(
+                            "the primary's frame {} does not follow this replica's frame {}",
+                            from.next(),
+                            from.frame_no.unwrap_or(0)
+                        ),
+                        checksum: Some(checksum),
+                    }));
                 }
             }
         }
@@ -337,9 +339,9 @@ struct LogFrames<'a> {
 }
 
 impl LogFrames<'_> {
-    /// `rest`: the other fields of its message. False if the very first frame
-    /// of the pull does not continue the chain.
-    fn take(&mut self, bytes: &[u8], rest: &[u8]) -> Result<bool> {
+    /// `rest`: the other fields of its message. If the very first frame of the
+    /// pull does not continue the chain: the checksum that it does continue.
+    fn take(&mut self, bytes: &[u8], rest: &[u8]) -> Result<Option<u64>> {
         let frame = decode(bytes)?;
         let progress = &mut *self.progress;
         if frame.frame_no != progress.next {
@@ -354,7 +356,7 @@ impl LogFrames<'_> {
         let begins_a_log = || !self.in_transaction && follows(0);
         if !progress.chain.is_none_or(follows) && !begins_a_log() {
             if progress.frames == 0 && progress.next > 0 {
-                return Ok(false);
+                return Ok(Some(chain::before(frame.checksum, frame.page)));
             }
             return Err(Error::Protocol(format!(
                 "checksum of frame {} is wrong",
@@ -372,7 +374,7 @@ impl LogFrames<'_> {
             let rest: RpcFrame = prost::Message::decode(rest).unwrap_or_default();
             self.sink.committed(rest.timestamp);
         }
-        Ok(true)
+        Ok(None)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::log;
 use crate::remote::wal_log::WalLog;
-use crate::remote::{Head, Position, Remote};
+use crate::remote::{Divergence, Head, Position, Remote};
 
 /// How often a process that does not work tries whether the one that does is gone.
 const STANDBY: Duration = Duration::from_millis(200);
@@ -230,7 +230,7 @@ impl Worker {
                 .status
                 .update(|f| f.primary_frame_no = head.frame_no);
             if let Some(why) = reconcile::lost(&replica.vfs, self.path(), &base.record, &head)? {
-                self.take_all_again(&base, &why)?;
+                self.take_all_again(&base, &why.into())?;
                 continue;
             }
             // Not back to before what is here already.
@@ -273,18 +273,20 @@ impl Worker {
                     });
                 }
                 Outcome::Applied(None) => {}
-                Outcome::Diverged(why) => self.take_all_again(&base, &why)?,
+                Outcome::Diverged(other) => self.take_all_again(&base, &other)?,
             }
         }
     }
 
-    /// Unless somebody else has, by now.
-    fn take_all_again(&mut self, base: &Located, why: &str) -> Result<()> {
+    /// Unless somebody else has, by now, or the log goes on from here after all.
+    fn take_all_again(&mut self, base: &Located, other: &Divergence) -> Result<()> {
         let remote = self.remote.as_mut().ok_or(Error::Interrupted)?;
         let mut hands = self.control.hands.lock();
         let local = hands.local.as_mut().ok_or(Error::Interrupted)?;
-        if local.is_at(base, Hold::Take(LOCK_SLICE))? {
-            self.replica.rebootstrap(local, remote, why)?;
+        if local.is_at(base, Hold::Take(LOCK_SLICE))?
+            && !local.goes_on(base, other, Hold::Take(LOCK_SLICE))?
+        {
+            self.replica.rebootstrap(local, remote, &other.why)?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
+use crate::remote::Divergence;
 use crate::wal::format::{FRAME_SIZE, Salt};
 use crate::wal::index::Header;
 use crate::wal::writer::LogEnd;
@@ -182,6 +183,27 @@ impl Local {
     pub fn is_at(&mut self, base: &Located, hold: Hold) -> Result<bool> {
         let now = self.locate(hold)?.record;
         Ok(now.position == base.record.position && now.undo == base.record.undo)
+    }
+
+    /// Whether only the checksum of the position's frame is another one in the
+    /// primary's log, as it is where that was compacted between own commits.
+    /// That is recorded; the next pull goes on from there.
+    pub fn goes_on(&mut self, base: &Located, other: &Divergence, hold: Hold) -> Result<bool> {
+        let Some(checksum) = other.checksum else {
+            return Ok(false);
+        };
+        if !self.store.has_begun_anew(&base.record.position, checksum) {
+            return Ok(false);
+        }
+        let (_lock, header) = self.files.write_lock(hold)?;
+        // Whoever has changed it since has looked for itself.
+        if log_end(&header) == base.end {
+            let mut record = base.record.clone();
+            record.position.checksum = Some(checksum);
+            let record = self.store.append(record)?;
+            self.seen = Some((header, record));
+        }
+        Ok(true)
     }
 
     /// As `locate`, if that can be had by looking: it waits for nobody.

@@ -258,7 +258,7 @@ impl Replica {
                         frames = reached.frames;
                         Ok(reached)
                     }
-                    Outcome::Diverged(why) => Err(Error::Unreachable(why)),
+                    Outcome::Diverged(other) => Err(Error::Unreachable(other.why)),
                     Outcome::Applied(None) | Outcome::UpToDate => Err(unfinished()),
                 }
             },
@@ -330,8 +330,10 @@ impl Replica {
                 }
                 Outcome::Applied(None) => {}
                 // Unless somebody else has taken the other history in the meantime.
-                Outcome::Diverged(why) if local.is_at(&base, Hold::Take(timeout))? => {
-                    return self.rebootstrap(local, &mut **remote, &why);
+                Outcome::Diverged(other) if local.is_at(&base, Hold::Take(timeout))? => {
+                    if !local.goes_on(&base, &other, Hold::Take(timeout))? {
+                        return self.rebootstrap(local, &mut **remote, &other.why);
+                    }
                 }
                 Outcome::Diverged(_) => {}
             }
@@ -371,7 +373,7 @@ impl Replica {
                 |messages: &mut dyn Iterator<Item = Message>| local.replace(timeout, messages);
             match pipeline::pull(remote, &start, head, &mut |_| {}, apply)? {
                 Outcome::Applied(record) => record,
-                Outcome::Diverged(why) => return Err(Error::Unreachable(why)),
+                Outcome::Diverged(other) => return Err(Error::Unreachable(other.why)),
                 Outcome::UpToDate => None,
             }
         }

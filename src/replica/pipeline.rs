@@ -9,7 +9,7 @@ use super::apply::Message;
 use super::chunk::Chunk;
 use crate::error::{Error, Result};
 use crate::ffi::guard;
-use crate::remote::{Head, PageSink, Position, Pull, Remote};
+use crate::remote::{Divergence, Head, PageSink, Position, Pull, Remote};
 use crate::wal::Page;
 
 /// Pages handed over at a time: less than an allocation that is a mapping of its own.
@@ -22,7 +22,7 @@ const LARGE: usize = 1024;
 /// How a pull that was applied ended.
 pub enum Outcome<T> {
     UpToDate,
-    Diverged(String),
+    Diverged(Divergence),
     Applied(T),
 }
 
@@ -50,7 +50,7 @@ pub fn pull<T: Send>(
         let reached = match pulled {
             Ok(Pull::Reached(reached)) => reached,
             Ok(Pull::UpToDate) => return pipe.abandon().map(|()| Outcome::UpToDate),
-            Ok(Pull::Diverged(why)) => return pipe.abandon().map(|()| Outcome::Diverged(why)),
+            Ok(Pull::Diverged(other)) => return pipe.abandon().map(|()| Outcome::Diverged(other)),
             // The applier wants no more: its result counts, be it an error.
             Err(_) if pipe.stopped => return pipe.join().map(Outcome::Applied),
             Err(e) => return Err(pipe.abandon().err().unwrap_or(e)),

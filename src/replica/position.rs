@@ -32,6 +32,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::digest::Digest;
 use super::record::{RECORD_SIZE, Record, Stamp, os, u16_le, u64_le};
 use crate::error::{Error, Result};
+use crate::remote::{Position, chain};
 use crate::wal::writer::LogEnd;
 
 const MAGIC: &[u8; 16] = b"libreplica 1\0\0\0\0";
@@ -39,6 +40,8 @@ const IDENTITY_SIZE: usize = 4096;
 const RECORDS_AT: u64 = 2 * IDENTITY_SIZE as u64;
 pub const RECORDS: u64 = 1024;
 const MAX_URL: usize = 2048;
+/// Own commits whose checksums are computed have no more frames.
+const OWN_FRAMES: u64 = 1024;
 const MAX_NAMESPACE: usize = 512;
 
 /// The file beside a database.
@@ -267,6 +270,37 @@ impl PositionFile {
             .iter()
             .rev()
             .find(|r| r.digest == digest && r.page_count == page_count)
+    }
+
+    /// Whether `checksum` is that of `position`'s frame if the primary's log,
+    /// and with it the chain of checksums, has begun anew behind one of the
+    /// positions before. Own commits are not told of that: theirs was computed
+    /// from the position before.
+    pub fn has_begun_anew(&self, position: &Position, checksum: u64) -> bool {
+        let (Some(mut at), Some(computed)) = (position.frame_no, position.checksum) else {
+            return false;
+        };
+        let mut difference = computed ^ checksum;
+        let before = self.records.iter().rev().map(|record| &record.position);
+        for before in before.filter(|before| before.log_id == position.log_id) {
+            let (Some(frame_no), Some(sum)) = (before.frame_no, before.checksum) else {
+                continue;
+            };
+            if frame_no >= at {
+                continue;
+            }
+            if at - frame_no > OWN_FRAMES {
+                return false;
+            }
+            while at > frame_no {
+                difference = chain::difference_before(difference);
+                at -= 1;
+            }
+            if difference == sum {
+                return true;
+            }
+        }
+        false
     }
 
     fn read(&self, buf: &mut [u8], at: u64) -> Result<bool> {

@@ -96,6 +96,7 @@ fn take(data: &[u8], progress: &mut Progress, follower: &mut dyn Follower) -> Re
         in_transaction: false,
     }
     .take(data, &[])
+    .map(|other| other.is_none())
 }
 
 fn ended(status: Status) -> Result<Followed> {
