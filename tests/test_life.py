@@ -153,8 +153,17 @@ class Life:
     TABLES = "SELECT name, sql FROM sqlite_schema ORDER BY name"
 
     def content(self, db=None):
+        if not db:
+            return self.read(self.primary.sql)
+        # One transaction: a replica that moves in the background may have another schema for the next statement.
+        db("SAVEPOINT content")
+        found = self.read(db)
+        db("RELEASE content")
+        return found
+
+    def read(self, connection):
         def ask(sql):
-            return [list(row) for row in (db or self.primary.sql)(sql)]
+            return [list(row) for row in connection(sql)]
 
         schema = ask(self.TABLES)
         tables = [name for name, sql in schema if name[0] in "abt" and sql and sql.startswith("CREATE TABLE")]

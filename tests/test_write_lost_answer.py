@@ -432,6 +432,27 @@ def test_another_replica_has_done_the_same_before(host, new_host, path, primary,
     identical(path, primary)
 
 
+def test_another_replica_has_done_the_same_with_the_lock_taken_back(host, new_host, path, primary, proxy):
+    """Eager: what the lock has kept away until then may come after it."""
+    db = host.open(path, proxy.url, timeout=10)
+    other = new_host().open(path.with_name("other.db"), primary.url, timeout=20)
+    more, length = "UPDATE t SET v = v || '+' WHERE id = 7", "SELECT length(v) - length('seed 7') FROM t WHERE id = 7"
+    db("BEGIN IMMEDIATE")
+    db(more)
+    other(more)  # waits until the primary takes the lock back, after 5 s
+    time.sleep(0.05)
+    done = proxy.once(commits, CUT_ANSWER)
+    fails(lambda: db("COMMIT"), IOERR)
+    assert done.is_set()
+    in_words(host.last_error(), "unknown", "equal commit", "another replica")
+    outcome(lambda: db("ROLLBACK"))
+    db.sync()
+    assert primary.sql(length) == [[1]] == [[db.one(length)]]
+    db(more)
+    assert primary.sql(length) == [[2]]
+    identical(path, primary)
+
+
 def test_another_replica_does_the_same_at_that_moment(db, new_host, path, primary, proxy):
     """Its commit is, to the byte, what ours would have been, and is not taken for ours."""
     more, length = "UPDATE t SET v = v || '+' WHERE id = 7", "SELECT length(v) - length('seed 7') FROM t WHERE id = 7"

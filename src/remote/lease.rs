@@ -13,6 +13,9 @@ use crate::wal::Page;
 /// A stream that nobody used for so long may be gone (the primary ends it after 10 s).
 const STREAM_LIFE: Duration = Duration::from_secs(8);
 
+/// The primary's clock, in ms since 1970.
+pub(super) const CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
 /// The primary's write lock: an open transaction on a stream.
 pub struct Lease {
     pub(super) stream: Stream,
@@ -22,6 +25,7 @@ pub struct Lease {
     pub(super) page1: Option<Box<Page>>,
     pub(super) version: u32,
     pub(super) data_version: i64,
+    taken: Moment,
     /// Commits upon it go as rows: it is to be so, or there is no other way.
     rows: bool,
 }
@@ -33,11 +37,25 @@ pub struct Kept {
     pub log_id: String,
     pub frame_no: Option<u64>,
     pub(super) data_version: i64,
-    used: Instant,
-    /// The primary's clock when it was used, or somewhat before.
-    clock: Option<i64>,
+    used: Moment,
     /// It has shipped rows, and can ship no pages: its connection has parsed some.
     rows: bool,
+}
+
+/// When the primary has answered.
+struct Moment {
+    here: Instant,
+    /// The primary's clock then, or somewhat before: in ms since 1970.
+    there: Option<i64>,
+}
+
+impl Moment {
+    fn now(there: Option<i64>) -> Moment {
+        Moment {
+            here: Instant::now(),
+            there,
+        }
+    }
 }
 
 /// Where a transaction begins.
@@ -49,13 +67,13 @@ pub enum Ground {
 }
 
 impl Ground {
-    /// What the primary's clock has passed by now, if something may have been
-    /// committed since that the transaction does not know of.
+    /// What the primary's clock has passed by now.
     pub fn now(&self) -> Option<i64> {
-        match self {
-            Ground::Lease(_) => None,
-            Ground::Kept(kept) => Some(kept.clock? + kept.used.elapsed().as_millis() as i64),
-        }
+        let moment = match self {
+            Ground::Lease(lease) => &lease.taken,
+            Ground::Kept(kept) => &kept.used,
+        };
+        Some(moment.there? + moment.here.elapsed().as_millis() as i64)
     }
 }
 
@@ -74,14 +92,13 @@ impl Kept {
             log_id,
             frame_no,
             data_version,
-            used: Instant::now(),
-            clock,
+            used: Moment::now(clock),
             rows,
         }
     }
 
     pub fn is_fresh(&self) -> bool {
-        self.used.elapsed() < STREAM_LIFE
+        self.used.here.elapsed() < STREAM_LIFE
     }
 
     pub fn is_for_rows(&self) -> bool {
@@ -117,7 +134,9 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
     let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
     let mut requests = vec![
         ask("BEGIN IMMEDIATE"),
-        ask("SELECT data_version FROM pragma_data_version"),
+        ask(&format!(
+            "SELECT data_version, {CLOCK} FROM pragma_data_version"
+        )),
     ];
     if path != WritePath::Rows {
         requests.push(ask(
@@ -147,6 +166,7 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
     let usable = (|| {
         let version = version.map_err(SqlError::into_error)?;
         lease.data_version = data_version(Some(&version)).ok_or_else(garbled)?;
+        lease.taken = Moment::now(last_integer(&version));
         lease.rows = match path {
             WritePath::Rows => true,
             _ => lease.take_page1(executed(results.next())?, path)?,
@@ -168,6 +188,14 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
 /// The answer to a question for the data version.
 pub(super) fn data_version(told: Option<&StmtResult>) -> Option<i64> {
     match told?.rows.first()?.values.first()?.kind {
+        Some(ValueKind::Integer(n)) => Some(n),
+        _ => None,
+    }
+}
+
+/// The last one in the answer's first row.
+pub(super) fn last_integer(told: &StmtResult) -> Option<i64> {
+    match told.rows.first()?.values.last()?.kind {
         Some(ValueKind::Integer(n)) => Some(n),
         _ => None,
     }
@@ -204,6 +232,7 @@ impl Lease {
             page1: None,
             version: 0,
             data_version: 0,
+            taken: Moment::now(None),
             rows: false,
         }
     }

@@ -17,8 +17,7 @@ pub struct Past<'a> {
     pub skip: u64,
     /// How it was shipped.
     pub path: WritePath,
-    /// It was sent after this moment, in ms since 1970 by the primary's clock,
-    /// and not under its lock.
+    /// It was sent after this moment, in ms since 1970 by the primary's clock.
     pub sent: Option<i64>,
 }
 
@@ -150,8 +149,9 @@ pub struct FirstCommit {
 }
 
 impl FirstCommit {
-    /// Two replicas that do the same make the same commit. One that is there
-    /// before ours was sent is another's, unless a clock was set meanwhile.
+    /// Two replicas that do the same make the same commit, the second one
+    /// without the lock, which it may have lost. One that is there before ours
+    /// was sent is another's, unless a clock was set meanwhile.
     fn is_younger(&self, than: Option<i64>) -> Result<bool> {
         match (self.at, than) {
             (Some(at), Some(sent)) if at < sent => Err(Error::Protocol(format!(

@@ -10,10 +10,10 @@ use super::hrana::{
 };
 use super::hrana_wire::SqlError;
 use super::http::Http;
-use super::lease::{Ground, Kept, Lease, begin, first_page};
+use super::lease::{CLOCK, Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
 use super::pages::{Steps, stamped, unused_name, without_stamp};
-use super::program::{CLOCK, Done, Program, first_failure, log_end};
+use super::program::{Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
 use super::wal_log::WalLog;

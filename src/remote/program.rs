@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::hrana::{
     Failure, Stream, batch, close, close_soon, execute, executed, pipeline, ran, stmt,
 };
-use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult, ValueKind};
+use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult};
 use super::http::Http;
+use super::lease::{CLOCK, last_integer};
 use super::pages::Steps;
 use super::transaction::NotShipped;
 use crate::error::Error;
@@ -37,9 +38,6 @@ pub struct Special {
     /// Fail if a statement did not do what it was sent for.
     pub counts: HashSet<u32>,
 }
-
-/// The primary's clock, in ms since 1970.
-pub const CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
 /// A question whose answer has the log's end.
 pub fn log_end() -> Stmt {
@@ -192,13 +190,6 @@ impl<'a> Program<'a> {
 
     fn drop_stream(&mut self) {
         close_soon(self.http, std::mem::take(&mut self.stream));
-    }
-}
-
-fn last_integer(told: &StmtResult) -> Option<i64> {
-    match told.rows.first()?.values.last()?.kind {
-        Some(ValueKind::Integer(n)) => Some(n),
-        _ => None,
     }
 }
 

@@ -64,10 +64,13 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
 
 impl Commit<'_> {
     fn ship_pages(&self, streams: &mut Streams, try_kept: bool) -> Result<Option<Shipped>> {
-        let ship = |ground| self.primary.ship(ground, self.transaction, self.keep);
+        let mut sent = None;
+        let mut ship = |ground: Ground| {
+            sent = ground.now();
+            self.primary.ship(ground, self.transaction, self.keep)
+        };
         let ground = streams.take(|kept| try_kept && self.suits(kept));
-        let sent = ground.as_ref().and_then(Ground::now);
-        let first = ground.map(ship);
+        let first = ground.map(&mut ship);
         let result = match first {
             None | Some(Err(NotShipped::LeaseLost)) => {
                 ship(Ground::Lease(self.lock(WritePath::Pages)?))

@@ -17,7 +17,7 @@ use crate::ffi::vfs::BaseVfs;
 use crate::remote::lease::Ground;
 use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::pages::unused_name;
-use crate::remote::rows::{Command, ShippedRows};
+use crate::remote::rows::Command;
 use crate::remote::transaction::{NotShipped, Transaction};
 use crate::remote::values::Argument;
 use crate::rows::{Statement, bulk, is_same, plan};
@@ -163,12 +163,18 @@ impl Commit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
     fn ship_rows(&self, streams: &mut Streams, program: &Program) -> Result<Option<u64>> {
         let base = &self.base.record;
+        let mut sent = None;
+        let mut ship = |ground: Ground| {
+            sent = ground.now();
+            let proofs = self.transaction.proofs();
+            self.primary
+                .ship_rows(ground, proofs, program.commands(), self.keep)
+        };
         let ground = streams.take(|kept| kept.is_for_rows() && suits(kept, base));
-        let sent = ground.as_ref().and_then(Ground::now);
-        let first = ground.map(|ground| self.ship_rows_once(ground, program));
+        let first = ground.map(&mut ship);
         let result = match first {
             None | Some(Err(NotShipped::LeaseLost)) => {
-                self.ship_rows_once(Ground::Lease(self.lock(WritePath::Rows)?), program)
+                ship(Ground::Lease(self.lock(WritePath::Rows)?))
             }
             Some(result) => result,
         };
@@ -191,16 +197,6 @@ impl Commit<'_> {
         };
         streams.keep(shipped.kept);
         Ok(shipped.frame_no)
-    }
-
-    fn ship_rows_once(
-        &self,
-        ground: Ground,
-        program: &Program,
-    ) -> std::result::Result<ShippedRows, NotShipped> {
-        let proofs = self.transaction.proofs();
-        self.primary
-            .ship_rows(ground, proofs, program.commands(), self.keep)
     }
 }
 
