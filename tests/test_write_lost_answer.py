@@ -116,6 +116,24 @@ def test_the_answer_to_what_can_be_told_in_two_ways_is_lost(changes, db, primary
     identical(path, primary)
 
 
+def test_the_answer_to_a_schema_change_among_many_pages_is_lost(db, primary, proxy, path):
+    """The primary's cache writes what the proof of the new schema has taken behind the end, although it is undone."""
+    primary.script(f"""CREATE TABLE big(x);
+        INSERT INTO big SELECT randomblob(9000) FROM {series(700)};
+        DELETE FROM big WHERE rowid > 10;""")
+    db.sync()
+    done = proxy.once(commits, CUT_ANSWER)
+    db("BEGIN")
+    db("CREATE TABLE more(x, y)")
+    db(f"INSERT INTO more SELECT value, randomblob(9000) FROM {series(400)}")
+    db("COMMIT")
+    assert done.is_set()
+    assert primary.sql("SELECT count(*) FROM more") == [[400]]
+    db("INSERT INTO more VALUES(1, 2)")
+    db.sync()
+    identical(path, primary)
+
+
 @pytest.mark.parametrize("fate", [CUT, CUT_INSIDE, LOSE])
 def test_the_request_is_lost(fate, db, primary, proxy, path):
     before = primary.hello()

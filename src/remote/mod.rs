@@ -69,8 +69,9 @@ pub struct Head {
 pub trait PageSink {
     fn page(&mut self, pgno: u32, page: &Page) -> Result<()>;
     /// The pages so far are a transaction's last (not told within a compacted
-    /// part). `at`: when, in ms since 1970, by the primary's clock.
-    fn committed(&mut self, _at: Option<i64>) {}
+    /// part), and the database has so many of them. `at`: when, in ms since
+    /// 1970, by the primary's clock.
+    fn committed(&mut self, _page_count: u32, _at: Option<i64>) {}
     /// A compacted part begins: its pages are those of many transactions.
     fn compacted(&mut self) -> Result<()> {
         Ok(())

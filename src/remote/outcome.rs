@@ -184,7 +184,10 @@ impl PageSink for FirstCommit {
         Ok(())
     }
 
-    fn committed(&mut self, at: Option<i64>) {
+    fn committed(&mut self, page_count: u32, at: Option<i64>) {
+        // Behind the end lies what was undone within a transaction so large
+        // that the primary's cache had written it before.
+        self.pages.retain(|pgno, _| *pgno <= page_count);
         self.whole = self.frames > self.skip;
         self.at = at;
     }
@@ -205,15 +208,15 @@ mod tests {
     use crate::wal::PAGE_SIZE;
 
     #[test]
-    fn what_was_there_before_is_skipped() {
+    fn what_was_there_before_and_what_lies_behind_the_end_is_skipped() {
         let mut first = FirstCommit::new(3);
         let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
         assert!(put(1) && put(2) && put(1));
-        first.committed(None);
+        first.committed(5, None);
         assert!(!first.whole);
         let mut put = |pgno| first.page(pgno, &[0; PAGE_SIZE]).is_ok();
-        assert!(put(5) && put(1));
-        first.committed(None);
+        assert!(put(5) && put(6) && put(1));
+        first.committed(5, None);
         assert!(first.whole && first.page(9, &[0; PAGE_SIZE]).is_err());
         assert_eq!(first.before.keys().collect::<Vec<_>>(), [&1, &2]);
         assert_eq!(first.pages.keys().collect::<Vec<_>>(), [&1, &5]);

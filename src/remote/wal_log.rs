@@ -372,7 +372,7 @@ impl LogFrames<'_> {
         if frame.size_after != 0 {
             progress.page_count = frame.size_after;
             let rest: RpcFrame = prost::Message::decode(rest).unwrap_or_default();
-            self.sink.committed(rest.timestamp);
+            self.sink.committed(frame.size_after, rest.timestamp);
         }
         Ok(None)
     }
