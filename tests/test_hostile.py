@@ -288,6 +288,25 @@ def test_pages_beyond_the_size_are_dropped(page_no, host, peer, history, path):
     assert path.stat().st_size <= size * PAGE and host.peak_mb() < 150
 
 
+def test_a_page_beyond_the_size_is_empty_when_the_size_has_come_to_it(host, new_host, peer, history, path):
+    """It is a free page that was never written; what is here is known again by its content."""
+    db = host.open(path, peer.url)
+    size, page1 = history.image().size, history.image().pages[1]
+    history.append((size + 1, 0, b"\xaa" * PAGE), (1, size, page1))
+    db.sync()
+    _, trunk, free = struct.unpack(">III", page1[28:40])
+    page1 = page1[:28] + struct.pack(">III", size + 2, size + 2, free + 2) + page1[40:]
+    trunk = struct.pack(">III", trunk, 1, size + 1).ljust(PAGE, b"\0")
+    history.append((1, 0, page1), (size + 2, size + 2, trunk))
+    db.sync()
+    host.kill()
+    assert file_bytes(path)[size * PAGE:] == bytes(PAGE) + trunk and integrity(path) == "ok"
+    db = new_host().open(path, peer.url)
+    next_commit(history)
+    db.sync()
+    assert db.frame_no == history.newest
+
+
 # --- snapshots ----------------------------------------------------------------------------------
 
 SNAPSHOTS = {

@@ -254,10 +254,12 @@ def test_a_local_write_is_noticed(what, when, primary_moves, host, primary, path
     identical(path, primary)
 
 
-def test_a_local_change_of_the_journal_mode(host, primary, path):
+@pytest.mark.parametrize("mode", ["delete", "persist"])
+def test_a_local_change_of_the_journal_mode(mode, host, primary, path):
     """Changes the file's header: the replica is no longer the primary's bytes."""
     host.open(path, primary.url).close()
-    assert stock(path, "PRAGMA journal_mode=delete;") == "delete"
+    assert stock(path, f"PRAGMA journal_mode={mode}; UPDATE users SET name = name;") == mode
+    assert (mode == "persist") == path.with_name(f"{path.name}-journal").exists()
     db = host.open(path)
     refused(db.sync, "replica_resync")
     assert db.one(COUNT) == 200

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from harness.check import fails, identical, in_words, outcome, series
-from harness.faults import CUT, CUT_ANSWER, CUT_INSIDE, LOSE, LOSE_ANSWER, CutBehind, Late
+from harness.faults import CUT, CUT_ANSWER, CUT_INSIDE, LOSE, LOSE_ANSWER, TWICE, CutBehind, Late
 from harness.host import BUSY, IOERR, READONLY, SqlError
 from harness.primary import eventually
 from harness.shell import stock
@@ -131,6 +131,17 @@ def test_the_answer_to_a_schema_change_among_many_pages_is_lost(db, primary, pro
     assert primary.sql("SELECT count(*) FROM more") == [[400]]
     db("INSERT INTO more VALUES(1, 2)")
     db.sync()
+    identical(path, primary)
+
+
+def test_something_on_the_way_sends_the_commit_twice(db, primary, proxy, path):
+    """The second answer says that there is no such stream any more."""
+    done = proxy.once(commits, TWICE)
+    db("UPDATE t SET v = v || '+' WHERE id = 7")
+    assert done.is_set()
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["seed 7+"]]
+    db("UPDATE t SET v = v || '+' WHERE id = 7")
+    assert primary.sql("SELECT v FROM t WHERE id = 7") == [["seed 7++"]]
     identical(path, primary)
 
 

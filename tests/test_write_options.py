@@ -4,8 +4,8 @@ import random
 import time
 
 import pytest
-from harness.check import identical, in_words, refused, series
-from harness.host import BUSY_SNAPSHOT, SqlError
+from harness.check import fails, identical, in_words, refused, series
+from harness.host import BUSY_SNAPSHOT, READONLY, SqlError
 from harness.shell import sidecars, stock
 
 pytestmark = pytest.mark.usefixtures("write_path")
@@ -136,6 +136,28 @@ def test_freeze(host, new_host, path, primary):
     assert plain.one("SELECT count(*) FROM users") == 204
     with pytest.raises(SqlError):
         host.open(path, primary.url)  # it has content of its own now
+
+
+def test_a_position_file_that_is_taken_away_is_no_freeze(write_path, host, path, primary):
+    """What would be written then would be nowhere but here: it is refused. Reads go on."""
+    db = host.open(path, primary.url)
+    db("INSERT INTO users(name) VALUES('shared')")
+    position, away = path.with_name(f"{path.name}-replica"), path.with_name("away")
+    position.rename(away)
+    for write in ("INSERT INTO users(name) VALUES('nowhere')", "BEGIN IMMEDIATE"):
+        fails(lambda: db(write), READONLY)
+        in_words(host.last_error(), "-replica' is gone")
+    refused(lambda: db.sync(), "-replica' is gone")
+    assert db.one("SELECT count(*) FROM users") == 201 and db.status()["frame_no"]
+    away.rename(position)
+    db("INSERT INTO users(name) VALUES('again')")
+    assert primary.sql("SELECT name FROM users WHERE id > 200") == [["shared"], ["again"]]
+    # In the midst of a transaction.
+    db("BEGIN")
+    db("INSERT INTO users(name) VALUES('nowhere')")
+    position.unlink()
+    fails(lambda: db("COMMIT"), READONLY)
+    assert primary.sql("SELECT count(*) FROM users") == [[202]]
 
 
 def test_freeze_ends_background_work(host, new_host, path, primary):

@@ -166,7 +166,7 @@ impl Args<'_> {
             format!("'{path}'")
         };
         let why = match registry::find(&path) {
-            Some(replica) if !replica.is_frozen()? => return Ok(replica),
+            Some(replica) if !matches!(replica.is_frozen(), Ok(true)) => return Ok(replica),
             Some(_) => format!("{file} was frozen: it is not a replica any more"),
             None if vfs::is_replica(self.db, &schema) => {
                 format!("{file} was opened before this process forked; open it anew")

@@ -4,11 +4,23 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::hrana::{Failure, Stream, close, pipeline};
+use super::lease::Lease;
 use super::primary::Primary;
 use super::{Head, PageSink, Position, Pull, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::wal::Page;
+
+/// What became of it.
+pub enum Outcome {
+    Committed,
+    /// It is not committed, and will not be.
+    Refused,
+    /// Nothing has been committed since. What was sent without the lock may
+    /// still be on its way; upon this one it can be sent again, and then
+    /// whatever comes later comes too late.
+    Nothing(Lease),
+}
 
 /// Where to look for a commit in the primary's log.
 pub struct Past<'a> {
@@ -22,7 +34,7 @@ pub struct Past<'a> {
 }
 
 impl Primary {
-    /// Whether the commit whose answer is missing has been made. `unanswered`:
+    /// What became of the commit whose answer is missing. `unanswered`:
     /// the stream that it went to. If nothing else tells, it is whether the
     /// first transaction past a point is the one in question (`is_ours`).
     pub fn outcome(
@@ -31,7 +43,7 @@ impl Primary {
         past: &Past,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
         deadline: Instant,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
         let mut pause = Duration::from_millis(20);
         loop {
             let known = self.try_outcome(&mut unanswered, past, is_ours);
@@ -52,12 +64,12 @@ impl Primary {
         unanswered: &mut Option<Stream>,
         past: &Past,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
         // A baton counts once: either this closes the stream, and the request
         // will find it closed whenever it arrives, or the request was first.
         if let Some(stream) = unanswered.as_mut().filter(|stream| stream.is_open()) {
             match pipeline(&self.http, stream, vec![close()]) {
-                Ok(_) => return Ok(false),
+                Ok(_) => return Ok(Outcome::Refused),
                 Err(Failure::Gone(_)) => *unanswered = None,
                 Err(failure) => return Err(failure.into_error()),
             }
@@ -69,10 +81,15 @@ impl Primary {
             frame_no: lease.frame_no,
         };
         let found = self.first_commit(past, &head);
+        if let Ok(None) = found {
+            return Ok(Outcome::Nothing(lease));
+        }
         self.give_back(lease);
         match found? {
-            Some(first) if is_ours(&first)? => first.is_younger(past.sent),
-            _ => Ok(false),
+            Some(first) if is_ours(&first)? => {
+                first.is_younger(past.sent).map(|()| Outcome::Committed)
+            }
+            _ => Ok(Outcome::Refused),
         }
     }
 
@@ -152,13 +169,13 @@ impl FirstCommit {
     /// Two replicas that do the same make the same commit, the second one
     /// without the lock, which it may have lost. One that is there before ours
     /// was sent is another's, unless a clock was set meanwhile.
-    fn is_younger(&self, than: Option<i64>) -> Result<bool> {
+    fn is_younger(&self, than: Option<i64>) -> Result<()> {
         match (self.at, than) {
             (Some(at), Some(sent)) if at < sent => Err(Error::Protocol(format!(
                 "the primary has an equal commit that is {} ms older than this one, perhaps another replica's",
                 sent - at
             ))),
-            _ => Ok(true),
+            _ => Ok(()),
         }
     }
 

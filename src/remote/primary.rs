@@ -235,8 +235,15 @@ impl Primary {
             pages.dedup();
         }
         program.write(transaction, &pages)?;
-        let has_page1 = pages.first() == Some(&1);
-        let question = match has_page1 && stamp.is_none() {
+        let image = match pages.first() {
+            Some(1) => {
+                let mut image = Box::new([0; PAGE_SIZE]);
+                transaction.page(1, &mut image)?;
+                Some(image)
+            }
+            _ => None,
+        };
+        let question = match image.is_some() && stamp.is_none() {
             true => {
                 let sql = format!("SELECT data, {CLOCK} FROM sqlite_dbpage WHERE pgno=1");
                 stmt(sql, Vec::new(), true)
@@ -244,20 +251,13 @@ impl Primary {
             false => log_end(),
         };
         let done = program.commit(keep, vec![question])?;
-        let page1 = match (has_page1, stamp) {
-            (false, _) => None,
-            (true, stamp) => {
-                let mut image = Box::new([0; PAGE_SIZE]);
-                transaction.page(1, &mut image)?;
-                match stamp {
-                    Some(version) => Some(stamped(&image, &base, version)),
-                    // Unless it is somebody else's by now.
-                    None => (done.told.first())
-                        .and_then(|told| first_page(told.as_ref()?))
-                        .filter(|told| without_stamp(told) == without_stamp(&image)),
-                }
-            }
-        };
+        let page1 = image.and_then(|image| match stamp {
+            Some(version) => Some(stamped(&image, &base, version)),
+            // Unless it is somebody else's by now.
+            None => (done.told.first())
+                .and_then(|told| first_page(told.as_ref()?))
+                .filter(|told| without_stamp(told) == without_stamp(&image)),
+        });
         let Done {
             index,
             clock,

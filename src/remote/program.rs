@@ -124,7 +124,7 @@ impl<'a> Program<'a> {
         }
         let results = match pipeline(self.http, &mut self.stream, requests) {
             Ok(results) => results,
-            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
+            Err(Failure::Gone(_)) => return Err(NotShipped::Gone),
             Err(Failure::Refused(e)) => return Err(NotShipped::Refused(e)),
             Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, Some(self.stream))),
         };
@@ -152,7 +152,7 @@ impl<'a> Program<'a> {
                 .and_then(|told| told.as_ref()?.replication_index),
             clock: told.first().and_then(|told| last_integer(told.as_ref()?)),
             told,
-            stream: keep.then_some(self.stream),
+            stream: keep.then_some(self.stream).filter(Stream::is_open),
         })
     }
 

@@ -45,6 +45,9 @@ pub enum NotShipped {
     Refused(Error),
     /// The primary took the lock back; nothing was written.
     LeaseLost,
+    /// The primary does not know the stream: that, or something on the way has
+    /// sent the commit twice, and this is the second one's answer.
+    Gone,
     /// Somebody else has committed since.
     Moved,
     /// The primary's allocator cannot add as few pages as are needed.

@@ -381,10 +381,10 @@ impl LogFrames<'_> {
 fn decode(bytes: &[u8]) -> Result<LogFrame<'_>> {
     let frame = LogFrame::decode(bytes)
         .ok_or_else(|| Error::Protocol(format!("a log frame of {} bytes", bytes.len())))?;
-    if frame.pgno == 0 || frame.pgno == u32::MAX {
+    if frame.pgno == 0 || frame.pgno.max(frame.size_after) == u32::MAX {
         return Err(Error::Protocol(format!(
-            "frame {} is for page {}",
-            frame.frame_no, frame.pgno
+            "frame {} is for page {} of {}",
+            frame.frame_no, frame.pgno, frame.size_after
         )));
     }
     if frame.frame_no == u64::MAX {

@@ -77,11 +77,18 @@ impl<'a> LogTransaction<'a> {
     }
 
     /// Pages inside the new size that nobody wrote are zeros, whatever an
-    /// earlier, larger content left in the file at their place.
+    /// earlier, larger content left at their place, in the file or in the log.
     fn blank(&mut self, from: u32, page_count: u32) -> Result<()> {
         let on_disk = (self.files.db.size()? / PAGE_SIZE as u64).min(u64::from(page_count)) as u32;
         let on_disk = on_disk.max(self.before.page_count()?.min(page_count));
-        for pgno in from..=on_disk {
+        let logged = match from <= page_count {
+            true => self.before.index.pages(self.before.header.max_frame)?,
+            false => Vec::new(),
+        };
+        let logged = logged
+            .into_iter()
+            .filter(|pgno| (from..=page_count).contains(pgno));
+        for pgno in (from..=on_disk).chain(logged) {
             if !self.writer.contains(pgno) {
                 self.put(pgno, &[0; PAGE_SIZE])?;
             }
@@ -151,8 +158,7 @@ impl<'a> LogTransaction<'a> {
             self.files.wal.sync()?;
             undo::remove(&self.files.vfs, self.files.db.path());
         }
-        // The log holds no more unsynced transactions than there are records.
-        if record.seq % 512 == 0 {
+        if store.is_sync_due() {
             self.files.wal.sync()?;
         }
         Ok(record)
@@ -232,9 +238,9 @@ pub fn replace(
 
 /// Under the write lock: another process may have frozen it.
 fn still_a_replica(store: &PositionFile) -> Result<()> {
-    match store.is_linked()? {
-        true => Ok(()),
-        false => Err(Error::Config(
+    match store.was_frozen()? {
+        false => Ok(()),
+        true => Err(Error::Config(
             "it was frozen: it is no replica any more".into(),
         )),
     }
@@ -353,9 +359,10 @@ impl NewFile {
     pub fn abandon(self) -> Result<()> {
         self.db.truncate(0)?;
         self.vfs.delete(&format!("{}-journal", self.path))?;
+        // First, while nobody else can begin another one.
+        self.vfs.delete(&path_of(&self.path))?;
         // Still locked: whoever waits for it sees that it has moved, and begins again.
-        self.vfs.delete(&self.path)?;
-        self.vfs.delete(&path_of(&self.path))
+        self.vfs.delete(&self.path)
     }
 }
 

@@ -11,10 +11,10 @@ use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::remote::Position;
 use crate::remote::lease::{Ground, Kept, Lease};
-use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::outcome::{FirstCommit, Outcome, Past};
 use crate::remote::primary::Primary;
-use crate::remote::transaction::NotShipped;
-use crate::wal::Page;
+use crate::remote::transaction::{NotShipped, Transaction};
+use crate::wal::{PAGE_SIZE, Page};
 
 pub struct Commit<'a> {
     pub replica: &'a Replica,
@@ -78,14 +78,23 @@ impl Streams<'_> {
 
 impl Commit<'_> {
     /// The lock was taken back in the meantime, or has still to be taken.
-    pub fn lock(&self, path: WritePath) -> Result<Lease> {
+    fn lock(&self, path: WritePath) -> Result<Lease> {
         let mut wait = patience(self.replica.timeout());
         let lease = self.primary.lock(path, &mut wait)?;
-        if at(&lease, &self.base.record) {
-            return Ok(lease);
+        let fits = match at(&lease, &self.base.record) {
+            true if path == WritePath::Pages => {
+                let mut page1 = Box::new([0; PAGE_SIZE]);
+                (self.transaction.base_page(1, &mut page1))
+                    .and_then(|()| same_page1(&lease, &page1))
+            }
+            true => Ok(()),
+            false => Err(moved()),
+        };
+        if let Err(e) = fits {
+            self.primary.give_back(lease);
+            return Err(e);
         }
-        self.primary.give_back(lease);
-        Err(moved())
+        Ok(lease)
     }
 
     /// After an error: no content like this one is to be taken for that state.
@@ -95,34 +104,69 @@ impl Commit<'_> {
         error
     }
 
-    /// A definite outcome; None if it is committed and nothing else is known of it.
-    pub fn settle<T>(
+    /// Ships it upon `ground`, or upon a lock that is taken now. None: it is
+    /// committed, and nothing else is known of it.
+    pub fn ship<T>(
         &self,
-        result: std::result::Result<T, NotShipped>,
-        past: &Past,
+        mut ground: Option<Ground>,
+        mut past: Past,
+        send: &dyn Fn(Ground) -> std::result::Result<T, NotShipped>,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
     ) -> Result<Option<T>> {
-        let (error, stream) = match result {
-            Ok(shipped) => return Ok(Some(shipped)),
-            Err(NotShipped::Refused(e)) => return Err(e),
-            Err(NotShipped::Moved) => return Err(moved()),
-            Err(NotShipped::LeaseLost) => {
-                return Err(Error::Busy(
-                    "the primary gave its write lock to another writer".into(),
-                ));
+        let mut once_more = true;
+        loop {
+            let upon = match ground.take() {
+                Some(ground) => ground,
+                None => Ground::Lease(self.lock(past.path)?),
+            };
+            past.sent = upon.now();
+            match send(upon) {
+                Ok(shipped) => return Ok(Some(shipped)),
+                Err(NotShipped::LeaseLost) if once_more => {}
+                Err(failed) => match self.settle(failed, &past, is_ours)? {
+                    None => return Ok(None),
+                    Some((lease, _)) if once_more => ground = Some(Ground::Lease(lease)),
+                    Some((lease, error)) => {
+                        self.primary.give_back(lease);
+                        return Err(error);
+                    }
+                },
             }
-            Err(NotShipped::Overgrown) => {
+            once_more = false;
+        }
+    }
+
+    /// None if it is committed; else the error, with a lock if it can be sent
+    /// again upon that.
+    fn settle(
+        &self,
+        failed: NotShipped,
+        past: &Past,
+        is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
+    ) -> Result<Option<(Lease, Error)>> {
+        let (error, stream) = match failed {
+            NotShipped::Refused(e) => return Err(e),
+            NotShipped::Moved => return Err(moved()),
+            NotShipped::LeaseLost => return Err(lease_lost()),
+            NotShipped::Overgrown => {
                 self.primary.reserve()?;
                 return Err(moved());
             }
-            Err(NotShipped::Unknown(error, stream)) => (error, stream),
+            NotShipped::Gone => (moved(), None),
+            NotShipped::Unknown(error, stream) => (error, stream),
+        };
+        let gone = matches!(error, Error::Snapshot(_));
+        let did_not_arrive = |error: Error| match gone {
+            true => error,
+            false => Error::Unreachable(format!("the commit did not arrive: {error}")),
         };
         let deadline = Instant::now() + self.replica.timeout() * 2;
         match self.primary.outcome(stream, past, is_ours, deadline) {
-            Ok(true) => Ok(None),
-            Ok(false) => Err(Error::Unreachable(format!(
-                "the commit did not arrive: {error}"
-            ))),
+            Ok(Outcome::Committed) => Ok(None),
+            Ok(Outcome::Refused) => Err(did_not_arrive(error)),
+            Ok(Outcome::Nothing(lease)) => Ok(Some((lease, did_not_arrive(error)))),
+            // What was sent to a stream of that one was not sent to this one.
+            Err(Error::Diverged(_)) if gone => Err(error),
             Err(e) => Err(Error::Unknown(format!(
                 "whether the primary has committed is unknown: {error}; and then: {e}; replica_sync() will show it"
             ))),
@@ -150,6 +194,20 @@ fn patience(limit: Duration) -> impl FnMut() -> bool {
         std::thread::sleep(Duration::from_millis(5));
         Instant::now() < deadline
     }
+}
+
+/// At the same position there is the same page 1, else the histories differ.
+pub fn same_page1(lease: &Lease, page1: &Page) -> Result<()> {
+    match lease.has_page1(page1) {
+        true => Ok(()),
+        false => Err(Error::Diverged(
+            "the primary is at this replica's frame and has another page 1".into(),
+        )),
+    }
+}
+
+fn lease_lost() -> Error {
+    Error::Busy("the primary gave its write lock to another writer".into())
 }
 
 pub fn moved() -> Error {

@@ -73,10 +73,14 @@ impl Local {
 
     /// Opens a file that has content; None if it has to be looked at again.
     fn open(vfs: &BaseVfs, path: &str, store: PositionFile) -> Result<Option<Found>> {
-        // A bootstrap that died: SQLite rolls it back to nothing.
-        if vfs.exists(&format!("{path}-journal"))? {
+        // A bootstrap that died: SQLite rolls it back to nothing. A journal that
+        // stays is not hot: a stock program's with journal_mode=PERSIST.
+        let journal = format!("{path}-journal");
+        if vfs.exists(&journal)? {
             Connection::open(vfs, path)?.touch()?;
-            return Ok(None);
+            if !vfs.exists(&journal)? {
+                return Ok(None);
+            }
         }
         if store.last().is_none() {
             return Err(foreign(path));

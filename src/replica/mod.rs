@@ -138,7 +138,9 @@ impl Replica {
     /// connections, the same options and counters.
     fn twin(&self) -> Result<Replica> {
         let (options, status) = (self.options.clone(), self.status.clone());
-        Self::with(self.vfs, &self.path, options, status)
+        let twin = Self::with(self.vfs, &self.path, options, status)?;
+        twin.history.now();
+        Ok(twin)
     }
 
     /// Whether this process got it by forking: of the parent's threads,
@@ -209,6 +211,8 @@ impl Replica {
                         f.frame_no = local.store.last().and_then(Record::frame_no);
                     });
                     engine.local = Some(local);
+                    // From now on it has the file open that tells a freeze.
+                    self.history.now();
                     self.ready.store(true, Ordering::Release);
                     return Ok(());
                 }

@@ -6,10 +6,10 @@ use super::record::Record;
 use super::transaction::LocalTransaction;
 use crate::config::WritePath;
 use crate::error::Result;
-use crate::remote::lease::{Ground, Kept};
+use crate::remote::lease::Kept;
 use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::primary::can_tidy;
-use crate::remote::transaction::{NotShipped, Shipped, Transaction};
+use crate::remote::transaction::{Shipped, Transaction};
 use crate::remote::{Position, chain};
 use crate::wal::{PAGE_SIZE, Page};
 
@@ -64,27 +64,16 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
 
 impl Commit<'_> {
     fn ship_pages(&self, streams: &mut Streams, try_kept: bool) -> Result<Option<Shipped>> {
-        let mut sent = None;
-        let mut ship = |ground: Ground| {
-            sent = ground.now();
-            self.primary.ship(ground, self.transaction, self.keep)
-        };
-        let ground = streams.take(|kept| try_kept && self.suits(kept));
-        let first = ground.map(&mut ship);
-        let result = match first {
-            None | Some(Err(NotShipped::LeaseLost)) => {
-                ship(Ground::Lease(self.lock(WritePath::Pages)?))
-            }
-            Some(result) => result,
-        };
         let past = Past {
             base: &self.base.record.position,
             skip: 0,
             path: WritePath::Pages,
-            sent,
+            sent: None,
         };
+        let send = |ground| self.primary.ship(ground, self.transaction, self.keep);
         let is_ours = |first: &FirstCommit| self.transaction.is(&first.pages);
-        let mut shipped = self.settle(result, &past, &is_ours)?;
+        let ground = streams.take(|kept| try_kept && self.suits(kept));
+        let mut shipped = self.ship(ground, past, &send, &is_ours)?;
         streams.keep(shipped.as_mut().and_then(|shipped| shipped.kept.take()));
         Ok(shipped)
     }

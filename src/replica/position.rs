@@ -20,6 +20,8 @@
 //!          24 generation u64 (one more with each change of url or history)
 //!          32 url length u16   34 namespace length u16   36 url, namespace
 //! ```
+//! Without a url it is that of a database that was frozen: a mark for those
+//! who have the file open, which is removed then.
 //!
 //! Writes happen while the WAL's write lock is held.
 
@@ -43,6 +45,9 @@ const MAX_URL: usize = 2048;
 /// Own commits whose checksums are computed have no more frames.
 const OWN_FRAMES: u64 = 1024;
 const MAX_NAMESPACE: usize = 512;
+/// Of the transactions in the log no more than so many are not synced: the
+/// state that a power cut leaves has to be among the records.
+const UNSYNCED: u64 = RECORDS / 4;
 
 /// The file beside a database.
 pub fn path_of(db_path: &str) -> String {
@@ -63,11 +68,13 @@ pub struct PositionFile {
     identity: Identity,
     generation: u64,
     records: Vec<Record>,
+    /// The newest record when the log was last synced.
+    synced: u64,
 }
 
 impl PositionFile {
     /// Opens the file beside `db_path`; None if there is none, or one whose
-    /// creation did not finish (nothing else existed then).
+    /// creation (nothing else existed then) or removal did not finish.
     pub fn open(db_path: &str) -> Result<Option<PositionFile>> {
         let path = path_of(db_path);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -81,11 +88,13 @@ impl PositionFile {
             identity: Identity::default(),
             generation: 0,
             records: Vec::new(),
+            synced: 0,
         };
-        if !this.read_identity()? {
+        if !this.read_identity()? || this.identity.sync_url.is_empty() {
             return Ok(None);
         }
         this.reload()?;
+        this.synced = this.next_seq();
         Ok(Some(this))
     }
 
@@ -105,6 +114,7 @@ impl PositionFile {
             identity: Identity::default(),
             generation: 0,
             records: Vec::new(),
+            synced: 0,
         };
         this.set_identity(identity)?;
         Ok(this)
@@ -147,27 +157,18 @@ impl PositionFile {
     }
 
     fn read_identity(&mut self) -> Result<bool> {
-        for copy in 0..2 {
-            let mut bytes = [0; IDENTITY_SIZE];
-            if !self.read(&mut bytes, copy * IDENTITY_SIZE as u64)?
-                || !sealed(&bytes)
-                || &bytes[8..24] != MAGIC
-            {
-                continue;
-            }
-            let generation = u64_le(&bytes, 24);
-            let (url, namespace) = (u16_le(&bytes, 32), u16_le(&bytes, 34));
-            if generation <= self.generation || url > MAX_URL || namespace > MAX_NAMESPACE {
-                continue;
-            }
-            let text = |range| String::from_utf8_lossy(&bytes[range]).into_owned();
-            self.generation = generation;
-            self.identity = Identity {
-                sync_url: text(36..36 + url),
-                namespace: (namespace > 0).then(|| text(36 + url..36 + url + namespace)),
-            };
+        if let Some((generation, identity)) = newest_identity(&self.file, &self.path)?
+            && generation > self.generation
+        {
+            (self.generation, self.identity) = (generation, identity);
         }
         Ok(self.generation > 0)
+    }
+
+    /// Marks it as that of a database that is cut loose. Then it is removed.
+    pub fn mark_frozen(&mut self) -> Result<()> {
+        self.read_identity()?;
+        self.set_identity(Identity::default())
     }
 
     /// Reads all records.
@@ -235,13 +236,22 @@ impl PositionFile {
         Ok(())
     }
 
-    /// Whether it still lies beside the database: a frozen one has none.
-    pub fn is_linked(&self) -> Result<bool> {
+    /// Whether another connection has cut the database loose meanwhile.
+    pub fn was_frozen(&self) -> Result<bool> {
         match std::fs::metadata(&self.path) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(os("stat", &self.path, &e)),
+            Ok(_) => Ok(false),
+            Err(_) => was_frozen(&self.file, &self.path),
         }
+    }
+
+    /// Whether the log is to be synced now, behind the newest record.
+    pub fn is_sync_due(&mut self) -> bool {
+        let next = self.next_seq();
+        let due = next - self.synced >= UNSYNCED;
+        if due {
+            self.synced = next;
+        }
+        due
     }
 
     pub fn sync(&self) -> Result<()> {
@@ -304,21 +314,7 @@ impl PositionFile {
     }
 
     fn read(&self, buf: &mut [u8], at: u64) -> Result<bool> {
-        let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(at)).and_then(|_| {
-            let mut filled = 0;
-            while filled < buf.len() {
-                match file.read(&mut buf[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            Ok(filled)
-        });
-        read.map(|n| n == buf.len())
-            .map_err(|e| os("read", &self.path, &e))
+        read(&self.file, &self.path, buf, at)
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
@@ -327,6 +323,67 @@ impl PositionFile {
             .and_then(|_| file.write_all(bytes))
             .map_err(|e| os("write", &self.path, &e))
     }
+}
+
+/// False where the file ends before.
+fn read(mut file: &File, path: &str, buf: &mut [u8], at: u64) -> Result<bool> {
+    let read = file.seek(SeekFrom::Start(at)).and_then(|_| {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match file.read(&mut buf[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    });
+    read.map(|n| n == buf.len())
+        .map_err(|e| os("read", path, &e))
+}
+
+/// The newest identity that is whole, and its generation.
+fn newest_identity(file: &File, path: &str) -> Result<Option<(u64, Identity)>> {
+    let mut newest: Option<(u64, Identity)> = None;
+    for copy in 0..2 {
+        let mut bytes = [0; IDENTITY_SIZE];
+        if !read(file, path, &mut bytes, copy * IDENTITY_SIZE as u64)?
+            || !sealed(&bytes)
+            || &bytes[8..24] != MAGIC
+        {
+            continue;
+        }
+        let generation = u64_le(&bytes, 24);
+        let (url, namespace) = (u16_le(&bytes, 32), u16_le(&bytes, 34));
+        let is_older = newest.as_ref().is_some_and(|(n, _)| generation <= *n);
+        if is_older || url > MAX_URL || namespace > MAX_NAMESPACE {
+            continue;
+        }
+        let text = |range| String::from_utf8_lossy(&bytes[range]).into_owned();
+        let identity = Identity {
+            sync_url: text(36..36 + url),
+            namespace: (namespace > 0).then(|| text(36 + url..36 + url + namespace)),
+        };
+        newest = Some((generation, identity));
+    }
+    Ok(newest)
+}
+
+/// Of a file that does not lie beside the database any more. One that somebody
+/// has removed or cannot be looked at is not a frozen database's: what would
+/// be written then would be nowhere but here.
+fn was_frozen(file: &File, path: &str) -> Result<bool> {
+    match newest_identity(file, path)? {
+        Some((_, identity)) if identity.sync_url.is_empty() => Ok(true),
+        _ => Err(gone(path)),
+    }
+}
+
+fn gone(path: &str) -> Error {
+    Error::ReadOnly(format!(
+        "'{path}' is gone or cannot be reached, so nothing is written; bring it back, or close every connection to the database, remove that and open it anew"
+    ))
 }
 
 /// Tells one history of a database's content from the next: the identity's
@@ -341,6 +398,14 @@ impl History {
         History {
             path: path_of(db_path),
             file: Mutex::new(None),
+        }
+    }
+
+    /// Whether a database beside which there is no such file was frozen.
+    pub fn was_frozen(&self) -> Result<bool> {
+        match self.file.lock().as_ref() {
+            Some(file) => was_frozen(file, &self.path),
+            None => Err(gone(&self.path)),
         }
     }
 
@@ -383,7 +448,7 @@ mod tests {
     #[test]
     fn a_state_that_did_not_come_to_be_is_not_found() {
         let path = temp("retract");
-        let mut store = PositionFile::create(&path, Identity::default()).unwrap();
+        let mut store = PositionFile::create(&path, identity()).unwrap();
         let base = store.append(record(Some(1))).unwrap();
         let mut never = record(Some(2));
         never.digest.add(77);
@@ -400,6 +465,13 @@ mod tests {
         assert_eq!(other.last(), Some(&next));
     }
 
+    fn identity() -> Identity {
+        Identity {
+            sync_url: "http://h".into(),
+            namespace: Some("n".into()),
+        }
+    }
+
     fn temp(name: &str) -> String {
         let dir = std::env::temp_dir().join(format!("libreplica-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -410,11 +482,7 @@ mod tests {
     fn remembers_across_opens_and_wraps() {
         let db = temp("wrap");
         assert!(PositionFile::open(&db).unwrap().is_none());
-        let identity = Identity {
-            sync_url: "http://h".into(),
-            namespace: Some("n".into()),
-        };
-        let mut file = PositionFile::create(&db, identity.clone()).unwrap();
+        let mut file = PositionFile::create(&db, identity()).unwrap();
         let mut other = PositionFile::open(&db).unwrap().unwrap();
         for n in 0..RECORDS + 5 {
             file.append(record(Some(n))).unwrap();
@@ -426,7 +494,7 @@ mod tests {
         other.refresh().unwrap();
         assert_eq!(other.last(), file.last());
         let reopened = PositionFile::open(&db).unwrap().unwrap();
-        assert_eq!(reopened.identity(), &identity);
+        assert_eq!(reopened.identity(), &identity());
         assert_eq!(reopened.records.len() as u64, RECORDS);
         assert_eq!(reopened.last(), file.last());
         let wanted = record(Some(100));
@@ -481,5 +549,36 @@ mod tests {
         );
         file.write(&[0xff; 100], IDENTITY_SIZE as u64).unwrap();
         assert!(PositionFile::open(&db).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_frozen_database_s_is_none_and_one_that_is_gone_is_not_frozen() {
+        let db = temp("frozen");
+        let mut file = PositionFile::create(&db, identity()).unwrap();
+        let history = History::of(&db);
+        assert!(history.now().is_some());
+        std::fs::rename(path_of(&db), format!("{db}-away")).unwrap();
+        assert!(file.was_frozen().is_err() && history.was_frozen().is_err());
+        std::fs::rename(format!("{db}-away"), path_of(&db)).unwrap();
+        assert!(!file.was_frozen().unwrap());
+        file.mark_frozen().unwrap();
+        assert!(PositionFile::open(&db).unwrap().is_none());
+        std::fs::remove_file(path_of(&db)).unwrap();
+        assert!(file.was_frozen().unwrap() && history.was_frozen().unwrap());
+    }
+
+    #[test]
+    fn the_log_is_synced_before_its_records_are_gone() {
+        let db = temp("sync");
+        let mut file = PositionFile::create(&db, identity()).unwrap();
+        let mut other = PositionFile::open(&db).unwrap().unwrap();
+        let mut due = Vec::new();
+        for n in 0..RECORDS {
+            let store = if n % 2 == 0 { &mut file } else { &mut other };
+            store.append(record(Some(n))).unwrap();
+            due.extend(store.is_sync_due().then_some(n));
+        }
+        due.dedup_by_key(|n| *n / UNSYNCED);
+        assert!(due.len() as u64 >= RECORDS / UNSYNCED - 1, "{due:?}");
     }
 }

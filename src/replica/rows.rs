@@ -14,11 +14,10 @@ use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::ffi::vfs::BaseVfs;
-use crate::remote::lease::Ground;
 use crate::remote::outcome::{FirstCommit, Past};
 use crate::remote::pages::unused_name;
 use crate::remote::rows::Command;
-use crate::remote::transaction::{NotShipped, Transaction};
+use crate::remote::transaction::Transaction;
 use crate::remote::values::Argument;
 use crate::rows::{Statement, bulk, is_same, plan};
 use crate::wal::Page;
@@ -163,34 +162,25 @@ impl Commit<'_> {
     /// Answers the primary's frame with the commit, if that can be told.
     fn ship_rows(&self, streams: &mut Streams, program: &Program) -> Result<Option<u64>> {
         let base = &self.base.record;
-        let mut sent = None;
-        let mut ship = |ground: Ground| {
-            sent = ground.now();
-            let proofs = self.transaction.proofs();
-            self.primary
-                .ship_rows(ground, proofs, program.commands(), self.keep)
-        };
-        let ground = streams.take(|kept| kept.is_for_rows() && suits(kept, base));
-        let first = ground.map(&mut ship);
-        let result = match first {
-            None | Some(Err(NotShipped::LeaseLost)) => {
-                ship(Ground::Lease(self.lock(WritePath::Rows)?))
-            }
-            Some(result) => result,
-        };
         let past = Past {
             base: &base.position,
             skip: base
                 .logical()
                 .map_or(0, |n| (n + 1).saturating_sub(base.position.next())),
             path: WritePath::Rows,
-            sent,
+            sent: None,
+        };
+        let send = |ground| {
+            let proofs = self.transaction.proofs();
+            self.primary
+                .ship_rows(ground, proofs, program.commands(), self.keep)
         };
         let is_ours = |first: &FirstCommit| {
             let theirs = Logged::new(self, first)?;
             is_same(&program.decoded, &program.changes, &theirs)
         };
-        let shipped = self.settle(result, &past, &is_ours);
+        let ground = streams.take(|kept| kept.is_for_rows() && suits(kept, base));
+        let shipped = self.ship(ground, past, &send, &is_ours);
         // How far the log is otherwise, a pull will tell.
         let Some(shipped) = shipped.map_err(with_a_way_out)? else {
             return Ok(None);

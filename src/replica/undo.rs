@@ -55,8 +55,8 @@ pub struct Undo {
 /// The file, as its writer knows it.
 #[derive(Default)]
 pub struct UndoFile {
-    /// Up to where the pages in it are known.
-    known: Option<(u64, u64)>,
+    /// The undo whose pages are known.
+    known: Option<Undo>,
     pages: HashSet<u32>,
 }
 
@@ -92,7 +92,7 @@ impl UndoFile {
         };
         self.known = None;
         self.write(file, &mut undo, before.is_none(), pages, read)?;
-        self.known = Some((undo.id, undo.entries));
+        self.known = Some(undo.clone());
         Ok(undo)
     }
 
@@ -133,7 +133,12 @@ impl UndoFile {
     }
 
     pub fn knows(&self, undo: &Undo) -> bool {
-        self.known == Some((undo.id, undo.entries))
+        let same = |known: &Undo| {
+            // By the checksum, too: other entries may have come in the place of
+            // those of a commit that never was.
+            (known.id, known.entries, known.checksum) == (undo.id, undo.entries, undo.checksum)
+        };
+        self.known.as_ref().is_some_and(same)
     }
 
     /// Learns which pages are in it, where another process, or an earlier one,
@@ -149,7 +154,7 @@ impl UndoFile {
             Ok(())
         })?;
         self.pages = pages;
-        self.known = Some((undo.id, undo.entries));
+        self.known = Some(undo.clone());
         Ok(())
     }
 }
@@ -273,6 +278,12 @@ mod tests {
         let three = other.keep(&db, 3, Some(&one), 20, &[2, 3], of(90)).unwrap();
         assert_eq!(pages(&db, &three).unwrap(), [(2, 2), (5, 5), (3, 93)]);
         assert!(pages(&db, &two).is_err());
+        // As many entries, but others: page 7 is not among them any more.
+        let again = file.keep(&db, 3, Some(&three), 20, &[7], of(60)).unwrap();
+        assert_eq!(
+            pages(&db, &again).unwrap(),
+            [(2, 2), (5, 5), (3, 93), (7, 67)]
+        );
         let four = file.keep(&db, 4, None, 4, &[1], of(0)).unwrap();
         assert_eq!(pages(&db, &four).unwrap(), [(1, 1)]);
         assert!(pages(&db, &three).is_err());

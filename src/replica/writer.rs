@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::apply::{Located, Message};
-use super::commit::{Commit, Next, Streams, at, suits};
+use super::commit::{Commit, Next, Streams, at, same_page1, suits};
 use super::files::{Hold, log_end};
 use super::local::Local;
 use super::pipeline::{self, Outcome};
@@ -193,7 +193,7 @@ impl Replica {
             };
         if ready
             && !writer.by_rows
-            && let Err(e) = same_page1(writer.local(self)?, &lease)
+            && let Err(e) = page1(writer.local(self)?).and_then(|page| same_page1(&lease, &page))
         {
             writer.primary.give_back(lease);
             return Err(e);
@@ -304,6 +304,9 @@ impl Replica {
             .as_deref_mut()
             .ok_or_else(|| Error::Internal("no local files".into()))?;
         let located = local.locate(Hold::Held)?;
+        if local.store.is_sync_due() {
+            local.files.wal.sync()?;
+        }
         let base = located.record.clone();
         let header = local.files.header()?;
         let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
@@ -421,6 +424,7 @@ impl Replica {
         };
         // No write of another connection or process is under way.
         let (_lock, _) = local.files.write_lock(Hold::Take(self.timeout()))?;
+        local.store.mark_frozen()?;
         self.vfs.delete(&path_of(&self.path))?;
         undo::remove(&self.vfs, &self.path);
         self.frozen.store(true, Ordering::SeqCst);
@@ -431,7 +435,8 @@ impl Replica {
     /// Whether this or another process has frozen it.
     pub fn is_frozen(&self) -> Result<bool> {
         if !self.frozen.load(Ordering::SeqCst) && !self.vfs.exists(&path_of(&self.path))? {
-            self.frozen.store(true, Ordering::SeqCst);
+            let frozen = self.history.was_frozen()?;
+            self.frozen.store(frozen, Ordering::SeqCst);
         }
         Ok(self.frozen.load(Ordering::SeqCst))
     }
@@ -442,19 +447,13 @@ impl Replica {
     }
 }
 
-/// At the same position there is the same page 1, else the histories differ.
-fn same_page1(local: &mut Local, lease: &Lease) -> Result<()> {
+fn page1(local: &mut Local) -> Result<Box<Page>> {
     let mut page = Box::new([0; PAGE_SIZE]);
     local
         .files
         .reader(local.files.header()?)
         .read(1, &mut page)?;
-    if lease.has_page1(&page) {
-        return Ok(());
-    }
-    Err(Error::Diverged(
-        "the primary is at this replica's frame and has another page 1".into(),
-    ))
+    Ok(page)
 }
 
 impl Local {

@@ -209,6 +209,23 @@ impl<'a, B: Blocks> WalIndex<'a, B> {
         Err(Error::Corrupt("the wal-index hash table is full".into()))
     }
 
+    /// The page of each frame, in their order.
+    pub fn pages(&self, max_frame: u32) -> Result<Vec<u32>> {
+        let mut all = Vec::new();
+        for number in 0..=block_of(max_frame) {
+            if let Some(block) = self.0.block(number, false)? {
+                let left = max_frame as usize - all.len();
+                all.extend(
+                    pages(&block, number)
+                        .iter()
+                        .take(left)
+                        .map(|p| p.load(Relaxed)),
+                );
+            }
+        }
+        Ok(all)
+    }
+
     /// The newest frame of a page that is not behind `max_frame`. Under a lock
     /// that keeps the log from being begun anew (WRITE, or a read mark).
     pub fn find(&self, pgno: u32, max_frame: u32) -> Result<Option<u32>> {
@@ -347,6 +364,11 @@ mod tests {
             WalIndex(&index).append(frame, frame % 3000 + 1).unwrap();
         }
         let newest = |pgno: u32, mark: u32| (1..=mark).rev().find(|f| f % 3000 + 1 == pgno);
+        let all: Vec<u32> = (1..=last).map(|frame| frame % 3000 + 1).collect();
+        for mark in [0, 1, 4062, 4063, 8158, 8159, last] {
+            let pages = WalIndex(&index).pages(mark).unwrap();
+            assert_eq!(pages, all[..mark as usize]);
+        }
         for pgno in [1, 2, 1500, 2999, 3000] {
             for mark in [0, 1, 2998, 4062, 4063, 8158, 8159, last] {
                 assert_eq!(

@@ -21,6 +21,7 @@ CUT = "cut"  # never delivered, the connection ends
 CUT_INSIDE = "cut inside"  # half of it delivered, the connection ends
 LOSE_ANSWER = "lose answer"  # delivered and answered; the client hears nothing
 CUT_ANSWER = "cut answer"  # delivered and answered; the connection ends instead
+TWICE = "twice"  # delivered twice, as by a proxy that tries again; the client hears the second answer
 
 
 @dataclass
@@ -179,6 +180,10 @@ class _Link:
                 raise ConnectionAbortedError
             # However long it takes; and whoever still listens.
             self.answered.wait(60)
+            if fate == TWICE:
+                time.sleep(0.02)  # all of it
+                self.fate = PASS
+                return self.server.sendall(head + body)
             if fate == CUT_ANSWER:
                 raise ConnectionAbortedError
             if fate == LOSE_ANSWER:
@@ -206,7 +211,7 @@ class _Link:
                 self._remember(data)
                 # First: with the answer in its hands the client may ask for more, which has an answer of its own.
                 self.answered.set()
-                if self.fate in (LOSE_ANSWER, CUT_ANSWER) or isinstance(self.fate, CutBehind):
+                if self.fate in (LOSE_ANSWER, CUT_ANSWER, TWICE) or isinstance(self.fate, CutBehind):
                     continue
                 try:
                     self.client.sendall(data)
