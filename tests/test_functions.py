@@ -4,6 +4,7 @@ import time
 
 import pytest
 from harness.check import in_words, open_refused, refused
+from harness.faults import LOSE, PASS
 from harness.host import SqlError
 
 STATUS = ["path", "sync_url", "write_path", "frame_no", "primary_frame_no", "state", "last_sync", "last_error",
@@ -133,6 +134,20 @@ def test_wait(replica, primary):
     primary.sql("INSERT INTO users(name) VALUES('x')")
     assert replica.one("SELECT replica_wait(?, 5)", primary.hello()[1]) == 1
     assert replica.one("SELECT count(*) FROM users") == 201
+
+
+def test_wait_ends_in_time_where_nothing_answers(host, path, primary, new_fault_proxy):
+    proxy = new_fault_proxy(primary.url)
+    db = host.open(path, proxy.url, timeout=6)
+    now = db.frame_no
+    primary.sql("INSERT INTO users(name) VALUES('x')")
+    proxy.rule = lambda request: LOSE
+    start = time.monotonic()
+    assert db.one("SELECT replica_wait(?, 0.5)", now + 1) == 0
+    assert 0.45 < time.monotonic() - start < 3
+    proxy.rule = lambda request: PASS
+    assert db.one("SELECT replica_wait(?, 20)", now + 1) == 1
+    assert db.one("SELECT count(*) FROM users") == 201
 
 
 def test_wait_until_the_commit_comes(replica, primary):

@@ -6,7 +6,7 @@ mod hrana;
 mod hrana_wire;
 pub mod http;
 pub mod lease;
-mod mailbox;
+pub mod mailbox;
 pub mod outcome;
 pub mod pages;
 pub mod primary;

@@ -81,20 +81,25 @@ impl Commit<'_> {
     fn lock(&self, path: WritePath) -> Result<Lease> {
         let mut wait = patience(self.replica.timeout());
         let lease = self.primary.lock(path, &mut wait)?;
-        let fits = match at(&lease, &self.base.record) {
-            true if path == WritePath::Pages => {
-                let mut page1 = Box::new([0; PAGE_SIZE]);
-                (self.transaction.base_page(1, &mut page1))
-                    .and_then(|()| same_page1(&lease, &page1))
+        match self.fits(&lease, path) {
+            Ok(()) => Ok(lease),
+            Err(e) => {
+                self.primary.give_back(lease);
+                Err(e)
             }
-            true => Ok(()),
-            false => Err(moved()),
-        };
-        if let Err(e) = fits {
-            self.primary.give_back(lease);
-            return Err(e);
         }
-        Ok(lease)
+    }
+
+    fn fits(&self, lease: &Lease, path: WritePath) -> Result<()> {
+        if !at(lease, &self.base.record) {
+            return Err(moved());
+        }
+        if path == WritePath::Rows {
+            return Ok(());
+        }
+        let mut page1 = Box::new([0; PAGE_SIZE]);
+        self.transaction.base_page(1, &mut page1)?;
+        same_page1(lease, &page1)
     }
 
     /// After an error: no content like this one is to be taken for that state.
@@ -125,7 +130,9 @@ impl Commit<'_> {
                 Err(NotShipped::LeaseLost) if once_more => {}
                 Err(failed) => match self.settle(failed, &past, is_ours)? {
                     None => return Ok(None),
-                    Some((lease, _)) if once_more => ground = Some(Ground::Lease(lease)),
+                    Some((lease, _)) if once_more && self.fits(&lease, past.path).is_ok() => {
+                        ground = Some(Ground::Lease(lease));
+                    }
                     Some((lease, error)) => {
                         self.primary.give_back(lease);
                         return Err(error);

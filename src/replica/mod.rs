@@ -49,12 +49,17 @@ use crate::config::Options;
 use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
 use crate::ffi::fork;
+use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::remote::http::Http;
+use crate::remote::mailbox::Mailbox;
 use crate::remote::primary::Primary;
 use crate::remote::wal_log::WalLog;
 use crate::remote::{Head, Position, Reached, Remote, SharedOptions};
+
+/// So long a sync is waited for in any case.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 /// What a sync did.
 #[derive(Clone, Copy, Debug)]
@@ -403,17 +408,18 @@ impl Replica {
     }
 
     /// Syncs until at least `frame_no` is here; false when `limit` has passed first.
-    pub fn wait(&self, frame_no: u64, limit: Duration) -> Result<bool> {
+    pub fn wait(self: &Arc<Self>, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
         if self.facts().frame_no >= Some(frame_no) {
             return Ok(true);
         }
         loop {
-            match self.sync() {
-                Ok(synced) if synced.frame_no >= Some(frame_no) => return Ok(true),
-                Ok(_) | Err(Error::Unreachable(_) | Error::Busy(_)) => {}
-                Err(e) => return Err(e),
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.sync_within(left.max(SHORTEST_WAIT))? {
+                Some(Ok(synced)) if synced.frame_no >= Some(frame_no) => return Ok(true),
+                None | Some(Ok(_) | Err(Error::Unreachable(_) | Error::Busy(_))) => {}
+                Some(Err(e)) => return Err(e),
             }
             let now = Instant::now();
             if now >= deadline {
@@ -422,6 +428,18 @@ impl Replica {
             std::thread::sleep(pause.min(deadline - now));
             pause = (pause * 2).min(Duration::from_millis(100));
         }
+    }
+
+    /// A sync that is waited for no longer than that. A network that swallows
+    /// everything holds it up for `timeout`; it ends by itself.
+    fn sync_within(self: &Arc<Self>, limit: Duration) -> Result<Option<Result<Synced>>> {
+        let (mailbox, replica) = (Mailbox::default(), self.clone());
+        let sender = mailbox.clone();
+        thread::spawn("libreplica-wait", move || {
+            sender.put(replica.sync());
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        Ok(mailbox.take(limit))
     }
 
     /// What is known of the replica, whichever process works on it.
