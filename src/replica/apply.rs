@@ -5,8 +5,9 @@ use libsqlite3_sys as sql;
 
 use super::chunk::Chunk;
 use super::files::{Files, Hold, WriteLock, log_end};
+use super::identity::path_of;
 use super::image::{Changes, check_page1};
-use super::position::{PositionFile, path_of};
+use super::position::PositionFile;
 use super::record::{Record, Stamp};
 use super::undo;
 use crate::error::{Error, Result};

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::apply::{self, Located, Message, NewFile};
 use super::files::{Files, Hold, log_end};
-use super::position::{Identity, PositionFile, path_of};
+use super::identity::{Identity, path_of};
+use super::position::PositionFile;
 use super::record::{Record, Stamp};
 use crate::error::{Error, Result};
 use crate::ffi::conn::{Checkpoint, Connection};

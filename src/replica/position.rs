@@ -26,40 +26,22 @@
 //! Writes happen while the WAL's write lock is held.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-
-use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
+use std::io::{Seek, SeekFrom, Write};
 
 use super::digest::Digest;
-use super::record::{RECORD_SIZE, Record, Stamp, os, u16_le, u64_le};
-use crate::error::{Error, Result};
+use super::identity::{IDENTITY_SIZE, Identity, newest_identity, path_of, read, was_frozen};
+use super::record::{RECORD_SIZE, Record, Stamp, os};
+use crate::error::Result;
 use crate::remote::{Position, chain};
 use crate::wal::writer::LogEnd;
 
-const MAGIC: &[u8; 16] = b"libreplica 1\0\0\0\0";
-const IDENTITY_SIZE: usize = 4096;
 const RECORDS_AT: u64 = 2 * IDENTITY_SIZE as u64;
 pub const RECORDS: u64 = 1024;
-const MAX_URL: usize = 2048;
 /// Own commits whose checksums are computed have no more frames.
 const OWN_FRAMES: u64 = 1024;
-const MAX_NAMESPACE: usize = 512;
 /// Of the transactions in the log no more than so many are not synced: the
 /// state that a power cut leaves has to be among the records.
 const UNSYNCED: u64 = RECORDS / 4;
-
-/// The file beside a database.
-pub fn path_of(db_path: &str) -> String {
-    format!("{db_path}-replica")
-}
-
-/// Which primary the replica belongs to. Secrets are never part of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    pub sync_url: String,
-    pub namespace: Option<String>,
-}
 
 /// The open file and its records, oldest first.
 pub struct PositionFile {
@@ -90,7 +72,7 @@ impl PositionFile {
             records: Vec::new(),
             synced: 0,
         };
-        if !this.read_identity()? || this.identity.sync_url.is_empty() {
+        if !this.read_identity()? || this.identity.is_frozen() {
             return Ok(None);
         }
         this.reload()?;
@@ -126,24 +108,8 @@ impl PositionFile {
 
     /// Remembers another primary address.
     pub fn set_identity(&mut self, identity: Identity) -> Result<()> {
-        let (url, namespace) = (
-            identity.sync_url.as_bytes(),
-            identity.namespace.as_deref().unwrap_or(""),
-        );
-        if url.len() > MAX_URL || namespace.len() > MAX_NAMESPACE {
-            return Err(Error::Config("sync_url or namespace is too long".into()));
-        }
+        let bytes = identity.encode(self.generation + 1)?;
         self.generation += 1;
-        let mut bytes = [0; IDENTITY_SIZE];
-        bytes[8..24].copy_from_slice(MAGIC);
-        bytes[24..32].copy_from_slice(&self.generation.to_le_bytes());
-        bytes[32..34].copy_from_slice(&(url.len() as u16).to_le_bytes());
-        bytes[34..36].copy_from_slice(&(namespace.len() as u16).to_le_bytes());
-        bytes[36..36 + url.len()].copy_from_slice(url);
-        bytes[36 + url.len()..36 + url.len() + namespace.len()]
-            .copy_from_slice(namespace.as_bytes());
-        let sum = xxh3_64(&bytes[8..]);
-        bytes[..8].copy_from_slice(&sum.to_le_bytes());
         self.write(&bytes, (self.generation % 2) * IDENTITY_SIZE as u64)?;
         self.sync()?;
         self.identity = identity;
@@ -325,123 +291,13 @@ impl PositionFile {
     }
 }
 
-/// False where the file ends before.
-fn read(mut file: &File, path: &str, buf: &mut [u8], at: u64) -> Result<bool> {
-    let read = file.seek(SeekFrom::Start(at)).and_then(|_| {
-        let mut filled = 0;
-        while filled < buf.len() {
-            match file.read(&mut buf[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(filled)
-    });
-    read.map(|n| n == buf.len())
-        .map_err(|e| os("read", path, &e))
-}
-
-/// The newest identity that is whole, and its generation.
-fn newest_identity(file: &File, path: &str) -> Result<Option<(u64, Identity)>> {
-    let mut newest: Option<(u64, Identity)> = None;
-    for copy in 0..2 {
-        let mut bytes = [0; IDENTITY_SIZE];
-        if !read(file, path, &mut bytes, copy * IDENTITY_SIZE as u64)?
-            || !sealed(&bytes)
-            || &bytes[8..24] != MAGIC
-        {
-            continue;
-        }
-        let generation = u64_le(&bytes, 24);
-        let (url, namespace) = (u16_le(&bytes, 32), u16_le(&bytes, 34));
-        let is_older = newest.as_ref().is_some_and(|(n, _)| generation <= *n);
-        if is_older || url > MAX_URL || namespace > MAX_NAMESPACE {
-            continue;
-        }
-        let text = |range| String::from_utf8_lossy(&bytes[range]).into_owned();
-        let identity = Identity {
-            sync_url: text(36..36 + url),
-            namespace: (namespace > 0).then(|| text(36 + url..36 + url + namespace)),
-        };
-        newest = Some((generation, identity));
-    }
-    Ok(newest)
-}
-
-/// Of a file that does not lie beside the database any more. One that somebody
-/// has removed or cannot be looked at is not a frozen database's: what would
-/// be written then would be nowhere but here.
-fn was_frozen(file: &File, path: &str) -> Result<bool> {
-    match newest_identity(file, path)? {
-        Some((_, identity)) if identity.sync_url.is_empty() => Ok(true),
-        _ => Err(gone(path)),
-    }
-}
-
-fn gone(path: &str) -> Error {
-    Error::ReadOnly(format!(
-        "'{path}' is gone or cannot be reached, so nothing is written; bring it back, or close every connection to the database, remove that and open it anew"
-    ))
-}
-
-/// Tells one history of a database's content from the next: the identity's
-/// generation, which grows with each.
-pub struct History {
-    path: String,
-    file: Mutex<Option<File>>,
-}
-
-impl History {
-    pub fn of(db_path: &str) -> History {
-        History {
-            path: path_of(db_path),
-            file: Mutex::new(None),
-        }
-    }
-
-    /// Whether a database beside which there is no such file was frozen.
-    pub fn was_frozen(&self) -> Result<bool> {
-        match self.file.lock().as_ref() {
-            Some(file) => was_frozen(file, &self.path),
-            None => Err(gone(&self.path)),
-        }
-    }
-
-    /// None if that cannot be told.
-    pub fn now(&self) -> Option<u64> {
-        let mut file = self.file.lock();
-        if file.is_none() {
-            *file = File::open(&self.path).ok();
-        }
-        let mut file = file.as_ref()?;
-        let mut newest = None;
-        for copy in 0..2 {
-            let mut bytes = [0; 8];
-            let at = SeekFrom::Start(copy * IDENTITY_SIZE as u64 + 24);
-            if file
-                .seek(at)
-                .and_then(|_| file.read_exact(&mut bytes))
-                .is_ok()
-            {
-                newest = newest.max(Some(u64::from_le_bytes(bytes)));
-            }
-        }
-        newest
-    }
-}
-
 fn slot(seq: u64) -> u64 {
     RECORDS_AT + (seq % RECORDS) * RECORD_SIZE as u64
 }
 
-fn sealed(bytes: &[u8]) -> bool {
-    u64_le(bytes, 0) == xxh3_64(&bytes[8..])
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::identity::History;
     use super::super::record::tests::record;
     use super::*;
 
