@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hrana::{Failure, Stream, close, execute, executed, pipeline, stmt};
-use super::hrana_wire::{SqlError, StmtResult, ValueKind};
+use super::hrana_wire::{SqlError, StmtResult, Value, ValueKind};
 use super::http::Http;
 use crate::config::WritePath;
 use crate::error::{Error, Result};
@@ -187,15 +187,16 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
 
 /// The answer to a question for the data version.
 pub(super) fn data_version(told: Option<&StmtResult>) -> Option<i64> {
-    match told?.rows.first()?.values.first()?.kind {
-        Some(ValueKind::Integer(n)) => Some(n),
-        _ => None,
-    }
+    integer(told?.rows.first()?.values.first()?)
 }
 
 /// The last one in the answer's first row.
 pub(super) fn last_integer(told: &StmtResult) -> Option<i64> {
-    match told.rows.first()?.values.last()?.kind {
+    integer(told.rows.first()?.values.last()?)
+}
+
+fn integer(value: &Value) -> Option<i64> {
+    match value.kind {
         Some(ValueKind::Integer(n)) => Some(n),
         _ => None,
     }

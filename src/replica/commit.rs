@@ -151,6 +151,7 @@ impl Commit<'_> {
         past: &Past,
         is_ours: &dyn Fn(&FirstCommit) -> Result<bool>,
     ) -> Result<Option<(Lease, Error)>> {
+        let gone = matches!(failed, NotShipped::Gone);
         let (error, stream) = match failed {
             NotShipped::Refused(e) => return Err(e),
             NotShipped::Moved => return Err(moved()),
@@ -162,7 +163,6 @@ impl Commit<'_> {
             NotShipped::Gone => (moved(), None),
             NotShipped::Unknown(error, stream) => (error, stream),
         };
-        let gone = matches!(error, Error::Snapshot(_));
         let did_not_arrive = |error: Error| match gone {
             true => error,
             false => Error::Unreachable(format!("the commit did not arrive: {error}")),

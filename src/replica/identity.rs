@@ -100,12 +100,15 @@ pub fn newest_identity(file: &File, path: &str) -> Result<Option<(u64, Identity)
     Ok(newest)
 }
 
-/// Of a file that does not lie beside the database any more. One that somebody
-/// has removed or cannot be looked at is not a frozen database's: what would
-/// be written then would be nowhere but here.
-pub fn was_frozen(file: &File, path: &str) -> Result<bool> {
-    match newest_identity(file, path)? {
-        Some((_, identity)) if identity.is_frozen() => Ok(true),
+/// Whether another connection has cut the database loose since the file was
+/// opened. One that somebody has removed or that cannot be looked at is not a
+/// frozen database's: what would be written then would be nowhere but here.
+pub fn was_frozen(file: Option<&File>, path: &str) -> Result<bool> {
+    if std::fs::metadata(path).is_ok() {
+        return Ok(false);
+    }
+    match file.map(|file| newest_identity(file, path)).transpose()? {
+        Some(Some((_, identity))) if identity.is_frozen() => Ok(true),
         _ => Err(gone(path)),
     }
 }
@@ -131,12 +134,8 @@ impl History {
         }
     }
 
-    /// Whether a database beside which there is no such file was frozen.
     pub fn was_frozen(&self) -> Result<bool> {
-        match self.file.lock().as_ref() {
-            Some(file) => was_frozen(file, &self.path),
-            None => Err(gone(&self.path)),
-        }
+        was_frozen(self.file.lock().as_ref(), &self.path)
     }
 
     /// None if that cannot be told.
@@ -145,16 +144,12 @@ impl History {
         if file.is_none() {
             *file = File::open(&self.path).ok();
         }
-        let mut file = file.as_ref()?;
+        let file = file.as_ref()?;
         let mut newest = None;
         for copy in 0..2 {
             let mut bytes = [0; 8];
-            let at = SeekFrom::Start(copy * IDENTITY_SIZE as u64 + 24);
-            if file
-                .seek(at)
-                .and_then(|_| file.read_exact(&mut bytes))
-                .is_ok()
-            {
+            let at = copy * IDENTITY_SIZE as u64 + 24;
+            if read(file, &self.path, &mut bytes, at).is_ok_and(|whole| whole) {
                 newest = newest.max(Some(u64::from_le_bytes(bytes)));
             }
         }

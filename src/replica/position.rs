@@ -50,7 +50,7 @@ pub struct PositionFile {
     identity: Identity,
     generation: u64,
     records: Vec<Record>,
-    /// The newest record when the log was last synced.
+    /// The next record when the log was last synced.
     synced: u64,
 }
 
@@ -64,14 +64,7 @@ impl PositionFile {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(os("open", &path, &e)),
         };
-        let mut this = PositionFile {
-            file,
-            path,
-            identity: Identity::default(),
-            generation: 0,
-            records: Vec::new(),
-            synced: 0,
-        };
+        let mut this = Self::unread(file, path);
         if !this.read_identity()? || this.identity.is_frozen() {
             return Ok(None);
         }
@@ -90,16 +83,20 @@ impl PositionFile {
             .truncate(true)
             .open(&path)
             .map_err(|e| os("create", &path, &e))?;
-        let mut this = PositionFile {
+        let mut this = Self::unread(file, path);
+        this.set_identity(identity)?;
+        Ok(this)
+    }
+
+    fn unread(file: File, path: String) -> PositionFile {
+        PositionFile {
             file,
             path,
             identity: Identity::default(),
             generation: 0,
             records: Vec::new(),
             synced: 0,
-        };
-        this.set_identity(identity)?;
-        Ok(this)
+        }
     }
 
     pub fn identity(&self) -> &Identity {
@@ -204,10 +201,7 @@ impl PositionFile {
 
     /// Whether another connection has cut the database loose meanwhile.
     pub fn was_frozen(&self) -> Result<bool> {
-        match std::fs::metadata(&self.path) {
-            Ok(_) => Ok(false),
-            Err(_) => was_frozen(&self.file, &self.path),
-        }
+        was_frozen(Some(&self.file), &self.path)
     }
 
     /// Whether the log is to be synced now, behind the newest record.

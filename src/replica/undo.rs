@@ -52,11 +52,19 @@ pub struct Undo {
     pub frame_no: Option<u64>,
 }
 
+impl Undo {
+    /// Tells its entries from all others. By the checksum, too: as many may
+    /// have come in the place of those of a commit that never was.
+    fn which(&self) -> (u64, u64, u64) {
+        (self.id, self.entries, self.checksum)
+    }
+}
+
 /// The file, as its writer knows it.
 #[derive(Default)]
 pub struct UndoFile {
-    /// The undo whose pages are known.
-    known: Option<Undo>,
+    /// The entries whose pages are known.
+    known: Option<(u64, u64, u64)>,
     pages: HashSet<u32>,
 }
 
@@ -92,7 +100,7 @@ impl UndoFile {
         };
         self.known = None;
         self.write(file, &mut undo, before.is_none(), pages, read)?;
-        self.known = Some(undo.clone());
+        self.known = Some(undo.which());
         Ok(undo)
     }
 
@@ -133,12 +141,7 @@ impl UndoFile {
     }
 
     pub fn knows(&self, undo: &Undo) -> bool {
-        let same = |known: &Undo| {
-            // By the checksum, too: other entries may have come in the place of
-            // those of a commit that never was.
-            (known.id, known.entries, known.checksum) == (undo.id, undo.entries, undo.checksum)
-        };
-        self.known.as_ref().is_some_and(same)
+        self.known == Some(undo.which())
     }
 
     /// Learns which pages are in it, where another process, or an earlier one,
@@ -154,7 +157,7 @@ impl UndoFile {
             Ok(())
         })?;
         self.pages = pages;
-        self.known = Some(undo.clone());
+        self.known = Some(undo.which());
         Ok(())
     }
 }

@@ -434,7 +434,7 @@ impl Replica {
 
     /// Whether this or another process has frozen it.
     pub fn is_frozen(&self) -> Result<bool> {
-        if !self.frozen.load(Ordering::SeqCst) && !self.vfs.exists(&path_of(&self.path))? {
+        if !self.frozen.load(Ordering::SeqCst) {
             let frozen = self.history.was_frozen()?;
             self.frozen.store(frozen, Ordering::SeqCst);
         }
