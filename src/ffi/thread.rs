@@ -1,7 +1,7 @@
 //! Threads in somebody else's process.
 
 use std::io::Result;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 /// Starts a thread that takes no signals: those are for the host's own
 /// threads, which may count on being interrupted by them.
@@ -9,6 +9,16 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHan
     let _blocked = Signals::block();
     // The new thread has the mask of the one that starts it.
     Builder::new().name(name.into()).spawn(body)
+}
+
+/// The same for a thread that ends within `scope`.
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let _blocked = Signals::block();
+    Builder::new().name(name.into()).spawn_scoped(scope, body)
 }
 
 /// Signals of this thread are held back until it is dropped.

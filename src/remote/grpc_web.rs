@@ -194,38 +194,18 @@ impl Stream<'_> {
         self.raw(buf)
     }
 
-    /// Shows the next `len` bytes of the current message, where they lie if
-    /// they lie together, else in `spare`.
-    pub fn look<T>(
-        &mut self,
-        len: usize,
-        spare: &mut Vec<u8>,
-        look: impl FnOnce(&[u8]) -> Result<T>,
-    ) -> Result<T> {
-        let Some(bytes) = self.body.buffer().get(..len) else {
-            spare.resize(len, 0);
-            self.read(spare)?;
-            return look(spare);
-        };
-        self.left = self.left.checked_sub(len as u32).ok_or_else(too_long)?;
-        let seen = look(bytes);
-        self.body.consume(len);
-        self.received(len);
-        seen
-    }
-
-    /// Reads a protobuf varint from the current message.
-    pub fn varint(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let mut byte = [0];
-            self.read(&mut byte)?;
-            value |= u64::from(byte[0] & 0x7f) << shift;
-            if byte[0] < 0x80 {
-                return Ok(value);
+    /// Reads some of the current message.
+    pub fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let most = buf.len().min(self.left as usize);
+        match self.body.read(&mut buf[..most]) {
+            Ok(0) => Err(self.cut_short()),
+            Ok(n) => {
+                self.left -= n as u32;
+                self.received(n);
+                Ok(n)
             }
+            Err(e) => Err(self.http.explain_io(&e)),
         }
-        Err(Error::Protocol("a varint of more than ten bytes".into()))
     }
 
     /// Reads a whole message of at most `max` bytes.
@@ -243,14 +223,16 @@ impl Stream<'_> {
 
     fn raw(&mut self, buf: &mut [u8]) -> Result<()> {
         self.body.read_exact(buf).map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::Unreachable(format!(
-                "{}: the answer was cut short",
-                self.http.url().text
-            )),
+            std::io::ErrorKind::UnexpectedEof => self.cut_short(),
             _ => self.http.explain_io(&e),
         })?;
         self.received(buf.len());
         Ok(())
+    }
+
+    fn cut_short(&self) -> Error {
+        let url = &self.http.url().text;
+        Error::Unreachable(format!("{url}: the answer was cut short"))
     }
 
     fn received(&self, bytes: usize) {

@@ -1,7 +1,6 @@
 //! A libSQL primary (sqld) by its replication protocol: service `wal_log`,
 //! gRPC-web. Everything that arrives is checked here before anyone sees it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,13 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+mod batches;
+mod piece;
 mod stream;
 
+use batches::Batch;
+
 const HELLO: &str = "/wal_log.ReplicationLog/Hello";
-const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
 const SNAPSHOT: &str = "/wal_log.ReplicationLog/Snapshot";
 
 /// Hello carries the database's configuration besides two ids.
@@ -39,15 +41,6 @@ struct Progress {
     chain: Option<u64>,
     page_count: u32,
     frames: u64,
-}
-
-enum Batch {
-    /// So many frames, up to a commit.
-    Frames(u64),
-    NoHello,
-    NeedSnapshot,
-    /// The first frame does not follow the position, but a frame with this checksum.
-    Diverged(u64),
 }
 
 impl WalLog {
@@ -74,60 +67,6 @@ impl WalLog {
 
     fn call(&self, path: &str, next_offset: u64) -> Result<Answer<'_>> {
         grpc_web::call(&self.http, path, self.headers(), &LogOffset { next_offset })
-    }
-
-    /// One BatchLogEntries: frames from `progress.next` on, as many as the primary gives.
-    fn batch(&self, progress: &mut Progress, sink: &mut dyn PageSink) -> Result<Batch> {
-        let mut stream = match self.call(BATCH, progress.next)? {
-            Answer::Stream(stream) => stream,
-            Answer::Refused(status) => return refused(status),
-        };
-        let mut frames = LogFrames {
-            progress,
-            sink,
-            received: 0,
-            in_transaction: false,
-        };
-        let (mut messages, mut bytes) = (0, Vec::new());
-        let ended = loop {
-            match stream.next()? {
-                Item::Message => {
-                    messages += 1;
-                    if messages > 1 {
-                        return Err(Error::Protocol(
-                            "more than one message where one is due".into(),
-                        ));
-                    }
-                    // message Frames { repeated Frame frames = 1; }, read field by
-                    // field: a transaction may be larger than memory.
-                    while stream.left() > 0 {
-                        let Some((is_frame, len)) = next_field(&mut stream)? else {
-                            continue;
-                        };
-                        let other = stream.look(len, &mut bytes, |bytes| {
-                            let (data, rest) = match is_frame {
-                                true => frame_data(bytes)?,
-                                false => return Ok(None),
-                            };
-                            frames.take(&data, rest)
-                        })?;
-                        if let Some(checksum) = other {
-                            return Ok(Batch::Diverged(checksum));
-                        }
-                    }
-                }
-                Item::End(status) => break status,
-            }
-        };
-        if let Some(status) = ended {
-            return refused(status);
-        }
-        if frames.in_transaction {
-            return Err(Error::Protocol(
-                "the log frames end within a transaction".into(),
-            ));
-        }
-        Ok(Batch::Frames(frames.received))
     }
 
     /// The compacted part of the log: each page once, newest frame first.
@@ -290,7 +229,7 @@ impl Remote for WalLog {
         };
         let mut renewals = 0;
         while progress.next <= goal {
-            match self.batch(&mut progress, sink)? {
+            match self.batches(goal, &mut progress, sink)? {
                 Batch::Frames(0) => {
                     return Err(Error::Protocol(format!(
                         "no frame {} although Hello gave {goal} as the newest",
@@ -334,7 +273,6 @@ impl Remote for WalLog {
 struct LogFrames<'a> {
     progress: &'a mut Progress,
     sink: &'a mut dyn PageSink,
-    received: u64,
     in_transaction: bool,
 }
 
@@ -367,7 +305,6 @@ impl LogFrames<'_> {
         progress.chain = Some(frame.checksum);
         progress.next += 1;
         progress.frames += 1;
-        self.received += 1;
         self.in_transaction = frame.size_after == 0;
         if frame.size_after != 0 {
             progress.page_count = frame.size_after;
@@ -391,52 +328,4 @@ fn decode(bytes: &[u8]) -> Result<LogFrame<'_>> {
         return Err(Error::Protocol("a frame number past all bounds".into()));
     }
     Ok(frame)
-}
-
-fn refused(status: Status) -> Result<Batch> {
-    if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
-        Ok(Batch::NoHello)
-    } else if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
-        Ok(Batch::NeedSnapshot)
-    } else {
-        Err(status.into_error())
-    }
-}
-
-/// The head of the next field of a Frames message: whether it is a Frame, and
-/// how many bytes follow. None for a number, which has been read.
-fn next_field(stream: &mut Stream) -> Result<Option<(bool, usize)>> {
-    let tag = stream.varint()?;
-    let len = match tag & 7 {
-        0 => return stream.varint().map(|_| None),
-        1 => 8,
-        2 => stream.varint()?,
-        5 => 4,
-        kind => return Err(Error::Protocol(format!("protobuf wire type {kind}"))),
-    };
-    if len > MAX_RPC_FRAME {
-        return Err(Error::Protocol(format!(
-            "a field of {len} bytes where a frame is due"
-        )));
-    }
-    Ok(Some((tag == FRAME_FIELD, len as usize)))
-}
-
-/// Frames.frames and RpcFrame.data: field 1, length-delimited.
-const FRAME_FIELD: u64 = 0x0a;
-
-/// The log frame in an RpcFrame message, without a copy where it stands first,
-/// as every primary puts it; and a message with the fields that follow.
-fn frame_data(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8])> {
-    use prost::Message;
-    let mut rest = bytes;
-    if prost::decode_length_delimiter(&mut rest).is_ok_and(|tag| tag as u64 == FRAME_FIELD)
-        && let Ok(len) = prost::decode_length_delimiter(&mut rest)
-        && len == FRAME_SIZE
-        && let Some((data, rest)) = rest.split_at_checked(len)
-    {
-        return Ok((Cow::Borrowed(data), rest));
-    }
-    let frame = RpcFrame::decode(bytes).map_err(|e| Error::Protocol(e.to_string()))?;
-    Ok((Cow::Owned(frame.data), bytes))
 }

@@ -8,7 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use super::apply::Message;
 use super::chunk::Chunk;
 use crate::error::{Error, Result};
-use crate::ffi::guard;
+use crate::ffi::{guard, thread};
 use crate::remote::{Divergence, Head, PageSink, Position, Pull, Remote};
 use crate::wal::Page;
 
@@ -81,13 +81,11 @@ where
             return Ok(());
         };
         let (sender, receiver) = sync_channel(CHUNKS);
-        let thread = std::thread::Builder::new()
-            .name("libreplica-apply".into())
-            .spawn_scoped(self.scope, move || {
-                guard::catch(|| apply(&mut receiver.into_iter()))
-                    .unwrap_or_else(|p| Err(Error::Internal(p)))
-            })
-            .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        let thread = thread::spawn_scoped(self.scope, "libreplica-apply", move || {
+            guard::catch(|| apply(&mut receiver.into_iter()))
+                .unwrap_or_else(|p| Err(Error::Internal(p)))
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
         self.running = Some((sender, thread));
         Ok(())
     }

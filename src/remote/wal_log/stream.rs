@@ -92,7 +92,6 @@ fn take(data: &[u8], progress: &mut Progress, follower: &mut dyn Follower) -> Re
             checksum: frame.checksum,
             follower,
         },
-        received: 0,
         in_transaction: false,
     }
     .take(data, &[])

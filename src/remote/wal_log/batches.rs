@@ -1,0 +1,251 @@
+//! The log by the batch (BatchLogEntries). The primary collects a batch before
+//! it sends the first byte, so where a lot is to come several are asked for at
+//! a time: each is received by a thread of its own, and looked into in its turn.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Scope;
+
+use super::super::grpc_web::{Answer, Item, Stream};
+use super::piece::{Piece, Spares, frame_data};
+use super::{LogFrames, PageSink, Progress, Status, WalLog, decode};
+use crate::error::{Error, Result};
+use crate::ffi::{guard, thread};
+
+const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
+
+/// The primary ends a batch with the first commit from this frame on
+/// (libsql-server/src/rpc/replication/replication_log.rs, `MAX_FRAMES_PER_BATCH`).
+const BATCH_FRAMES: u64 = 1024;
+/// Batches that are received besides the one that is looked into.
+const AHEAD: usize = 2;
+/// Pieces of a batch that may wait for its turn: all of an ordinary one.
+const PIECES: usize = 5;
+
+pub enum Batch {
+    /// So many frames, up to a commit.
+    Frames(u64),
+    NoHello,
+    NeedSnapshot,
+    /// The first frame does not follow the position, but a frame with this checksum.
+    Diverged(u64),
+}
+
+/// A batch that was asked for.
+struct Asked {
+    start: u64,
+    events: Receiver<Event>,
+}
+
+enum Event {
+    Piece(Piece),
+    End(Result<Batch>),
+}
+
+impl WalLog {
+    /// Frames from `progress.next` to `goal`, or to where something else is due.
+    pub(super) fn batches(
+        &self,
+        goal: u64,
+        progress: &mut Progress,
+        sink: &mut dyn PageSink,
+    ) -> Result<Batch> {
+        let start = progress.next;
+        let spares = Spares::default();
+        let mut frames = LogFrames {
+            progress,
+            sink,
+            in_transaction: false,
+        };
+        if goal - start >= 2 * BATCH_FRAMES {
+            return std::thread::scope(|scope| self.side_by_side(scope, &spares, goal, frames));
+        }
+        let mut diverged = None;
+        let batch = self.receive(start, &spares, |piece| {
+            diverged = frames.take_all(piece, &spares)?;
+            Ok(diverged.is_none())
+        })?;
+        Ok(diverged.map_or(batch, Batch::Diverged))
+    }
+
+    fn side_by_side<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        spares: &'scope Spares,
+        goal: u64,
+        mut frames: LogFrames,
+    ) -> Result<Batch> {
+        let mut asked: VecDeque<Asked> = VecDeque::new();
+        // Where a batch ends is known only when it has come: how far behind the
+        // start of one the next is asked for, and how many are.
+        let (mut step, mut ahead, mut most) = (BATCH_FRAMES, 0, AHEAD);
+        loop {
+            let next = frames.progress.next;
+            let current = match asked.pop_front() {
+                Some(batch) if batch.start <= next => batch,
+                // The one before has ended too early.
+                _ => {
+                    asked.clear();
+                    self.ask(scope, spares, next)?
+                }
+            };
+            while asked.len() < ahead {
+                let start = asked.back().unwrap_or(&current).start.saturating_add(step);
+                if start > goal {
+                    break;
+                }
+                asked.push_back(self.ask(scope, spares, start)?);
+            }
+            let mut ended = Err(Error::Internal("a receiver ended without a word".into()));
+            for event in current.events {
+                match event {
+                    Event::Piece(piece) => {
+                        if let Some(checksum) = frames.take_all(piece, spares)? {
+                            return Ok(Batch::Diverged(checksum));
+                        }
+                    }
+                    Event::End(end) => ended = end,
+                }
+            }
+            let next = frames.progress.next;
+            match ended {
+                Ok(Batch::Frames(count @ 1..)) if next <= goal => {
+                    step = step.min(count);
+                    // Transactions larger than a batch: whoever asks from
+                    // within one is given all the rest of it, once more.
+                    let large = count >= 2 * step;
+                    ahead = if large { 0 } else { most.min(ahead + 1) };
+                    asked.retain(|batch| batch.start + step > next);
+                }
+                // So many at a time may be what something on the way does not
+                // bear, or too much to be there in time.
+                Err(Error::Unreachable(_)) if ahead > 0 && next <= goal => {
+                    (ahead, most) = (0, 0);
+                    // Alone means that the others are over.
+                    for batch in asked.drain(..) {
+                        batch.events.into_iter().for_each(drop);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks for a batch and receives it, as far as there is room until its turn comes.
+    fn ask<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        spares: &'scope Spares,
+        start: u64,
+    ) -> Result<Asked> {
+        let (sender, events) = sync_channel(PIECES);
+        thread::spawn_scoped(scope, "libreplica-pull", move || {
+            let give = |piece| Ok(sender.send(Event::Piece(piece)).is_ok());
+            let end = guard::catch(|| self.receive(start, spares, give));
+            // Where nobody listens any more nobody wants it.
+            let _ = sender.send(Event::End(end.unwrap_or_else(|p| Err(Error::Internal(p)))));
+        })
+        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        Ok(Asked { start, events })
+    }
+
+    /// One batch, piece by piece, as long as `give` wants more: frames from
+    /// `start` on, one after the other; their checksums are not looked at.
+    fn receive(
+        &self,
+        start: u64,
+        spares: &Spares,
+        give: impl FnMut(Piece) -> Result<bool>,
+    ) -> Result<Batch> {
+        let mut stream = match self.call(BATCH, start)? {
+            Answer::Stream(stream) => stream,
+            Answer::Refused(status) => return refused(status),
+        };
+        let mut count = 0;
+        let status = match stream.next()? {
+            Item::End(status) => status,
+            Item::Message => {
+                let Some(received) = receive_frames(&mut stream, start, spares, give)? else {
+                    return Ok(Batch::Frames(0));
+                };
+                count = received;
+                match stream.next()? {
+                    Item::End(status) => status,
+                    Item::Message => {
+                        let why = "more than one message where one is due";
+                        return Err(Error::Protocol(why.into()));
+                    }
+                }
+            }
+        };
+        status.map_or(Ok(Batch::Frames(count)), refused)
+    }
+}
+
+/// The number of frames; None if `give` wants no more.
+fn receive_frames(
+    stream: &mut Stream,
+    start: u64,
+    spares: &Spares,
+    mut give: impl FnMut(Piece) -> Result<bool>,
+) -> Result<Option<u64>> {
+    let (mut next, mut in_transaction) = (start, false);
+    let mut piece = spares.take();
+    while stream.left() > 0 {
+        piece.fill(stream)?;
+        piece.frames(|bytes| {
+            let (data, _) = frame_data(bytes)?;
+            let frame = decode(&data)?;
+            if frame.frame_no != next {
+                let theirs = frame.frame_no;
+                return Err(Error::Protocol(format!(
+                    "frame {theirs} where {next} is due"
+                )));
+            }
+            next += 1;
+            in_transaction = frame.size_after == 0;
+            Ok(())
+        })?;
+        let beginning = piece.beginning(spares.take());
+        if !give(std::mem::replace(&mut piece, beginning))? {
+            return Ok(None);
+        }
+    }
+    if !piece.is_empty() {
+        let why = "a field longer than its message";
+        return Err(Error::Protocol(why.into()));
+    }
+    if in_transaction {
+        let why = "the log frames end within a transaction";
+        return Err(Error::Protocol(why.into()));
+    }
+    Ok(Some(next - start))
+}
+
+impl LogFrames<'_> {
+    /// Takes those frames that have not come before, from another batch. As
+    /// `take`, it may give a checksum, and stops there.
+    fn take_all(&mut self, mut piece: Piece, spares: &Spares) -> Result<Option<u64>> {
+        let mut diverged = None;
+        piece.frames(|bytes| {
+            let (data, rest) = frame_data(bytes)?;
+            let is_new = decode(&data)?.frame_no >= self.progress.next;
+            if is_new && diverged.is_none() {
+                diverged = self.take(&data, rest)?;
+            }
+            Ok(())
+        })?;
+        spares.give_back(piece);
+        Ok(diverged)
+    }
+}
+
+fn refused(status: Status) -> Result<Batch> {
+    if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
+        Ok(Batch::NoHello)
+    } else if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
+        Ok(Batch::NeedSnapshot)
+    } else {
+        Err(status.into_error())
+    }
+}

@@ -1,0 +1,209 @@
+"""A log of many batches: several are asked for at a time, and looked into one after the other."""
+import itertools
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from harness.check import identical, open_refused, refused, series
+from harness.peer import History
+from harness.shell import sidecars
+
+BATCH = 1024
+
+
+@pytest.fixture(scope="module")
+def long_frames():
+    """Transactions of about 60 frames, one of them of 700."""
+    history = History().commit("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)", "CREATE INDEX i ON t(substr(v, 1, 9))")
+    for n in range(60):
+        history.commit(f"INSERT INTO t VALUES({n}, randomblob({2_800_000 if n == 30 else 230_000}))",
+                       f"UPDATE t SET v = randomblob(9000) WHERE id = {n // 2}")
+    return history.frames
+
+
+@pytest.fixture
+def history(long_frames):
+    assert len(long_frames) > 4 * BATCH
+    return History(long_frames)
+
+
+@pytest.fixture
+def log(new_primary):
+    """log(): a primary whose log is never compacted."""
+    return lambda: new_primary("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB);", max_log_size=5000)
+
+
+def grow(primary, *kilobytes):
+    """A transaction for each."""
+    for size in kilobytes:
+        primary.sql(f"INSERT INTO t SELECT NULL, randomblob(1000) FROM {series(size)}")
+
+
+class Together:
+    """How many requests for a batch a peer has to answer at the same time."""
+
+    def __init__(self, peer, busy=None):
+        self.now = self.most = 0
+        self.lock, self.serve, self.busy = threading.Lock(), peer._BatchLogEntries, busy
+        peer._BatchLogEntries = self
+
+    def __call__(self, offset, reply):
+        with self.lock:
+            self.now += 1
+            self.most, others = max(self.most, self.now), self.now > 1
+        time.sleep(0.02)
+        if others and self.busy:
+            self.busy(reply)
+        else:
+            self.serve(offset, reply)
+        with self.lock:
+            self.now -= 1
+
+
+def test_transactions_of_every_size(host, log, new_proxy, path):
+    """At bootstrap and at catch-up; they end anywhere, so batches overlap."""
+    primary = log()
+    proxy = new_proxy(primary.url)
+    sizes = [1, 400, 3, 2000, 700, 9000, 20, 1500, 1500, 3000, 1, 1, 600, 2500, 12_000, 5]
+    grow(primary, *sizes)
+    db = host.open(path, proxy.url)
+    assert db.frame_no == primary.hello()[1] > 6 * BATCH
+    assert proxy.connections > 1
+    identical(path, primary)
+    primary.sql("DELETE FROM t WHERE id % 3 = 0")
+    grow(primary, *reversed(sizes))
+    primary.sql("UPDATE t SET v = randomblob(900) WHERE id % 5 = 0")
+    newest = primary.hello()[1]
+    assert db.sync()["frames_synced"] > 6 * BATCH and db.frame_no == newest
+    identical(path, primary)
+
+
+def test_many_are_asked_for_at_a_time(host, peer, history, path):
+    together = Together(peer)
+    host.open(path, peer.url)
+    assert together.most == 3
+    assert peer.calls.count("BatchLogEntries") <= len(history.frames) // BATCH + 2
+    identical(path, history)
+
+
+def test_a_large_transaction_is_not_fetched_again_and_again(host, log, new_proxy, path):
+    """Whoever asks from within it gets the rest of it; two may have, before its size is known."""
+    primary = log()
+    proxy = new_proxy(primary.url)
+    grow(primary, *[500] * 40)
+    small = primary.hello()[1] * 4120
+    grow(primary, *[30_000] * 4)
+    large = primary.hello()[1] * 4120 - small
+    host.open(path, proxy.url)
+    assert proxy.bytes_back < 1.2 * small + 1.3 * large
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("frames", [1, 100, 600])
+def test_a_primary_with_smaller_batches(frames, host, peer, history, path):
+    """What was asked for ahead begins too far behind: thrown away, and asked for again."""
+    peer.batch = frames
+    host.open(path, peer.url)
+    identical(path, history)
+
+
+def at_batch(number, change):
+    """A hook that changes the number-th answer that holds a batch."""
+    count, lock = itertools.count(1), threading.Lock()
+
+    def hook(method, reply):
+        if method == "BatchLogEntries":
+            with lock:
+                if next(count) == number:
+                    change(reply)
+    return hook
+
+
+def busy(reply):
+    reply.status, reply.headers, reply.raw = 503, {"content-type": "text/plain"}, b"one at a time"
+
+
+def cut(reply):
+    reply.raw, reply.cut = b"", True
+
+
+@pytest.mark.parametrize("refuse", [busy, cut])
+def test_something_on_the_way_bears_one_at_a_time(refuse, host, peer, history, path):
+    together = Together(peer, refuse)
+    host.open(path, peer.url)
+    assert together.most > 1
+    identical(path, history)
+
+
+@pytest.mark.parametrize("fails", [2, 3, 4])
+def test_one_answer_is_cut_in_the_midst(fails, host, peer, history, path):
+    """Only what is missing is asked for again."""
+    def cut_in_the_midst(reply):
+        body = b"".join(reply.body())
+        reply.raw, reply.cut = body[:len(body) * 2 // 3], True
+        seen.append(len(body))
+
+    seen = []
+    peer.hook = at_batch(fails, cut_in_the_midst)
+    host.open(path, peer.url)
+    assert seen
+    identical(path, history)
+
+
+def test_the_primary_goes_away_in_the_midst(host, peer, history, path):
+    def hook(method, reply):
+        if peer.calls.count("BatchLogEntries") >= 3:
+            reply.raw, reply.cut = b"", True
+
+    peer.hook = hook
+    open_refused(host, path, peer.url, "cut short")
+    peer.hook = None
+    host.open(path, peer.url)
+    identical(path, history)
+
+
+def test_the_session_ends_in_the_midst(host, peer, history, path):
+    peer.hook = at_batch(2, lambda reply: setattr(peer, "session", "another"))
+    host.open(path, peer.url)
+    assert peer.calls.count("Hello") == 2
+    identical(path, history)
+
+
+def test_the_log_is_compacted_in_the_midst(host, peer, history, path):
+    end = next(frame.no for frame in history.frames if frame.size_after and frame.no > 3.5 * BATCH)
+    peer.hook = at_batch(2, lambda reply: setattr(peer, "compacted", end + 1))
+    host.open(path, peer.url)
+    assert "Snapshot" in peer.calls
+    identical(path, history)
+
+
+SPOIL = {
+    "one bit of a page": lambda f: replace(f, page=bytes([f.page[0] ^ 1]) + f.page[1:]),
+    "checksum": lambda f: replace(f, checksum=f.checksum ^ 1),
+    "frame number": lambda f: replace(f, no=f.no + 1),
+    "a number from before": lambda f: replace(f, no=0),
+}
+
+
+@pytest.mark.parametrize("catch_up", [False, True])
+@pytest.mark.parametrize("at", [BATCH + 80, -1])
+@pytest.mark.parametrize("name", SPOIL)
+def test_a_hostile_frame_somewhere(name, at, catch_up, host, peer, history, path):
+    """Nothing of all the batches is applied."""
+    before = history.upto(next(frame.no for frame in history.frames if frame.size_after and frame.no > 10))
+    at = history.frames[at].no
+    honest = peer.frames_from
+    peer.frames_from = lambda offset: [SPOIL[name](f) if f.no == at else f for f in honest(offset)]
+    if catch_up:
+        peer.history = before
+        db = host.open(path, peer.url)
+        peer.history = history
+        refused(db.sync, "frame")
+        identical(path, before)
+    else:
+        open_refused(host, path, peer.url, "frame")
+        assert sidecars(path) == []
+    peer.frames_from = honest
+    host.open(path, peer.url).sync()
+    identical(path, history)
