@@ -151,6 +151,30 @@ def test_one_answer_is_cut_in_the_midst(fails, host, peer, history, path):
     identical(path, history)
 
 
+def test_a_close_ends_all_the_waits(host, peer, history, path):
+    """Of background work that fetches everything again, and waits for several answers."""
+    waiting, over = threading.Semaphore(0), threading.Event()
+
+    def hold(method, reply):
+        if method == "BatchLogEntries" and peer.calls.count(method) > first:
+            waiting.release()
+            over.wait(20)
+
+    peer.history = History().commit("CREATE TABLE other(a)")
+    db = host.open(path, peer.url, sync_interval=0.05, timeout=20)
+    first = peer.calls.count("BatchLogEntries") + 1
+    peer.hook = hold
+    peer.history = history
+    assert waiting.acquire(timeout=10) and waiting.acquire(timeout=10)
+    start = time.perf_counter()
+    db.close()
+    assert time.perf_counter() - start < 1
+    over.set()
+    peer.hook = None
+    host.open(path, peer.url).sync()
+    identical(path, history)
+
+
 def test_the_primary_goes_away_in_the_midst(host, peer, history, path):
     def hook(method, reply):
         if peer.calls.count("BatchLogEntries") >= 3:
