@@ -46,6 +46,7 @@ FRAMES = {
     "checksum of the first frame": lambda f, prev: [replace(f[0], checksum=f[0].checksum ^ 1), *f[1:]],
     "checksum of the last frame": lambda f, prev: [*f[:-1], replace(f[-1], checksum=0)],
     "chain of another history": lambda f, prev: resum(f, prev ^ 0x55),
+    "chain that begins anew within the transaction": lambda f, prev: [f[0], *resum(f[1:], 0)],
     "pages exchanged": lambda f, prev: [replace(f[0], page=f[1].page), replace(f[1], page=f[0].page), *f[2:]],
     "commit without end": lambda f, prev: [replace(x, size_after=0) for x in f],
     "size of 2^32-1 pages": lambda f, prev: [*f[:-1], replace(f[-1], size_after=U32)],

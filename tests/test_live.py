@@ -8,6 +8,7 @@ from harness.check import identical, in_words
 from harness.keys import Authority
 from harness.primary import eventually, free_port
 from harness.shell import stock
+from harness.wire import crc64
 
 COUNT = "SELECT count(*) FROM users"
 INSERT = "INSERT INTO users(name) VALUES('x')"
@@ -311,7 +312,7 @@ def streaming(peer, frames):
     peer.hook = hook
 
 
-@pytest.mark.parametrize("lie", ["checksum", "order", "page 0", "length"])
+@pytest.mark.parametrize("lie", ["checksum", "chain", "order", "page 0", "length"])
 def test_a_lying_stream_changes_nothing(lie, host, history, path, new_peer):
     peer = new_peer(history)
     host.open(path, peer.url).close()
@@ -319,6 +320,11 @@ def test_a_lying_stream_changes_nothing(lie, host, history, path, new_peer):
     frames = longer.frames[history.newest + 1:]
     if lie == "checksum":
         frames[-1].checksum ^= 1
+    elif lie == "chain":  # begins anew, which it may only with a transaction
+        assert len(frames) > 1
+        previous = 0
+        for frame in frames[1:]:
+            frame.checksum = previous = crc64(frame.page, previous)
     elif lie == "order":
         frames[0].no += 1
     elif lie == "page 0":

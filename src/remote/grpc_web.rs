@@ -60,7 +60,7 @@ pub struct Stream<'a> {
 
 /// What stands next in a stream.
 pub enum Item {
-    /// A message, to be read whole with [`Stream::read`] or [`Stream::message`].
+    /// A message, to be read whole with [`Stream::some`] or [`Stream::message`].
     Message,
     /// The end, with its status if that is not OK.
     End(Option<Status>),
@@ -185,15 +185,6 @@ impl Stream<'_> {
         self.left
     }
 
-    /// Reads from the current message.
-    pub fn read(&mut self, buf: &mut [u8]) -> Result<()> {
-        if buf.len() > self.left as usize {
-            return Err(too_long());
-        }
-        self.left -= buf.len() as u32;
-        self.raw(buf)
-    }
-
     /// Reads some of the current message.
     pub fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
         let most = buf.len().min(self.left as usize);
@@ -204,7 +195,7 @@ impl Stream<'_> {
                 self.received(n);
                 Ok(n)
             }
-            Err(e) => Err(self.http.explain_io(&e)),
+            Err(e) => Err(self.broken(&e)),
         }
     }
 
@@ -217,17 +208,23 @@ impl Stream<'_> {
             )));
         }
         let mut bytes = vec![0; self.left as usize];
-        self.read(&mut bytes)?;
+        self.left = 0;
+        self.raw(&mut bytes)?;
         M::decode(&bytes[..]).map_err(|e| Error::Protocol(e.to_string()))
     }
 
     fn raw(&mut self, buf: &mut [u8]) -> Result<()> {
-        self.body.read_exact(buf).map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => self.cut_short(),
-            _ => self.http.explain_io(&e),
-        })?;
+        let read = self.body.read_exact(buf);
+        read.map_err(|e| self.broken(&e))?;
         self.received(buf.len());
         Ok(())
+    }
+
+    fn broken(&self, error: &std::io::Error) -> Error {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.cut_short(),
+            _ => self.http.explain_io(error),
+        }
     }
 
     fn cut_short(&self) -> Error {
@@ -239,10 +236,6 @@ impl Stream<'_> {
         let received = &self.http.traffic.received;
         received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
-}
-
-fn too_long() -> Error {
-    Error::Protocol("a field longer than its message".into())
 }
 
 fn trailer_status(text: &str) -> Result<Option<Status>> {

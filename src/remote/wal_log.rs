@@ -41,6 +41,8 @@ struct Progress {
     chain: Option<u64>,
     page_count: u32,
     frames: u64,
+    /// The frame before `next` is not its transaction's last.
+    in_transaction: bool,
 }
 
 impl WalLog {
@@ -133,6 +135,7 @@ impl WalLog {
                     next: end + 1,
                     chain: None,
                     page_count: size,
+                    in_transaction: false,
                     ..*progress
                 };
                 Ok(None)
@@ -226,6 +229,7 @@ impl Remote for WalLog {
             chain: from.checksum,
             page_count: 0,
             frames: 0,
+            in_transaction: false,
         };
         let mut renewals = 0;
         while progress.next <= goal {
@@ -273,7 +277,6 @@ impl Remote for WalLog {
 struct LogFrames<'a> {
     progress: &'a mut Progress,
     sink: &'a mut dyn PageSink,
-    in_transaction: bool,
 }
 
 impl LogFrames<'_> {
@@ -291,7 +294,7 @@ impl LogFrames<'_> {
         let follows = |previous| chain::next(previous, frame.page) == frame.checksum;
         // Where the primary has compacted its log the chain begins anew with
         // the next transaction (logger.rs, `LogFile::maybe_compact`).
-        let begins_a_log = || !self.in_transaction && follows(0);
+        let begins_a_log = || !progress.in_transaction && follows(0);
         if !progress.chain.is_none_or(follows) && !begins_a_log() {
             if progress.frames == 0 && progress.next > 0 {
                 return Ok(Some(chain::before(frame.checksum, frame.page)));
@@ -305,7 +308,7 @@ impl LogFrames<'_> {
         progress.chain = Some(frame.checksum);
         progress.next += 1;
         progress.frames += 1;
-        self.in_transaction = frame.size_after == 0;
+        progress.in_transaction = frame.size_after == 0;
         if frame.size_after != 0 {
             progress.page_count = frame.size_after;
             let rest: RpcFrame = prost::Message::decode(rest).unwrap_or_default();

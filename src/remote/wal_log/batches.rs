@@ -3,10 +3,11 @@
 //! a time: each is received by a thread of its own, and looked into in its turn.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::Scope;
+use std::thread::{Scope, ScopedJoinHandle};
 
-use super::super::grpc_web::{Answer, Item, Stream};
+use super::super::grpc_web::{Answer, Item};
 use super::piece::{Piece, Spares, frame_data};
 use super::{LogFrames, PageSink, Progress, Status, WalLog, decode};
 use crate::error::{Error, Result};
@@ -31,15 +32,34 @@ pub enum Batch {
     Diverged(u64),
 }
 
-/// A batch that was asked for.
-struct Asked {
+/// A batch that was asked for, and the thread that receives it.
+struct Asked<'scope> {
     start: u64,
+    /// While others were under way.
+    ahead: bool,
     events: Receiver<Event>,
+    /// Held as long as somebody wants it.
+    _wanted: Arc<()>,
+    thread: ScopedJoinHandle<'scope, ()>,
 }
 
 enum Event {
     Piece(Piece),
     End(Result<Batch>),
+}
+
+impl Asked<'_> {
+    /// Over when it returns, after one network wait at most.
+    fn abandon(self) {
+        let Asked {
+            events,
+            _wanted: wanted,
+            thread,
+            ..
+        } = self;
+        drop((events, wanted));
+        let _ = thread.join();
+    }
 }
 
 impl WalLog {
@@ -52,19 +72,16 @@ impl WalLog {
     ) -> Result<Batch> {
         let start = progress.next;
         let spares = Spares::default();
-        let mut frames = LogFrames {
-            progress,
-            sink,
-            in_transaction: false,
-        };
+        let mut frames = LogFrames { progress, sink };
         if goal - start >= 2 * BATCH_FRAMES {
             return std::thread::scope(|scope| self.side_by_side(scope, &spares, goal, frames));
         }
         let mut diverged = None;
-        let batch = self.receive(start, &spares, |piece| {
+        let give = |piece| {
             diverged = frames.take_all(piece, &spares)?;
             Ok(diverged.is_none())
-        })?;
+        };
+        let batch = self.receive(start, &spares, &|| true, give)?;
         Ok(diverged.map_or(batch, Batch::Diverged))
     }
 
@@ -77,16 +94,18 @@ impl WalLog {
     ) -> Result<Batch> {
         let mut asked: VecDeque<Asked> = VecDeque::new();
         // Where a batch ends is known only when it has come: how far behind the
-        // start of one the next is asked for, and how many are.
-        let (mut step, mut ahead, mut most) = (BATCH_FRAMES, 0, AHEAD);
+        // start of one the next is asked for, how many are, and may be.
+        let (mut step, mut ahead, mut allowed) = (BATCH_FRAMES, 0, AHEAD);
         loop {
             let next = frames.progress.next;
             let current = match asked.pop_front() {
                 Some(batch) if batch.start <= next => batch,
-                // The one before has ended too early.
-                _ => {
-                    asked.clear();
-                    self.ask(scope, spares, next)?
+                too_far => {
+                    too_far
+                        .into_iter()
+                        .chain(asked.drain(..))
+                        .for_each(Asked::abandon);
+                    self.ask(scope, spares, next, false)?
                 }
             };
             while asked.len() < ahead {
@@ -94,10 +113,14 @@ impl WalLog {
                 if start > goal {
                     break;
                 }
-                asked.push_back(self.ask(scope, spares, start)?);
+                match self.ask(scope, spares, start, true) {
+                    Ok(batch) => asked.push_back(batch),
+                    // No threads to be had: it goes without.
+                    Err(_) => (ahead, allowed) = (0, 0),
+                }
             }
             let mut ended = Err(Error::Internal("a receiver ended without a word".into()));
-            for event in current.events {
+            for event in &current.events {
                 match event {
                     Event::Piece(piece) => {
                         if let Some(checksum) = frames.take_all(piece, spares)? {
@@ -107,24 +130,31 @@ impl WalLog {
                     Event::End(end) => ended = end,
                 }
             }
-            let next = frames.progress.next;
+            let (first, next) = (next, frames.progress.next);
             match ended {
                 Ok(Batch::Frames(count @ 1..)) if next <= goal => {
                     step = step.min(count);
                     // Transactions larger than a batch: whoever asks from
                     // within one is given all the rest of it, once more.
                     let large = count >= 2 * step;
-                    ahead = if large { 0 } else { most.min(ahead + 1) };
-                    asked.retain(|batch| batch.start + step > next);
+                    ahead = if large { 0 } else { allowed.min(ahead + 1) };
+                    let is_over = |batch: &Asked| batch.start.saturating_add(step) <= next;
+                    while asked.front().is_some_and(is_over) {
+                        asked.pop_front().into_iter().for_each(Asked::abandon);
+                    }
                 }
                 // So many at a time may be what something on the way does not
                 // bear, or too much to be there in time.
-                Err(Error::Unreachable(_)) if ahead > 0 && next <= goal => {
-                    (ahead, most) = (0, 0);
-                    // Alone means that the others are over.
-                    for batch in asked.drain(..) {
-                        batch.events.into_iter().for_each(drop);
-                    }
+                Err(Error::Unreachable(_))
+                    if next <= goal && (current.ahead || !asked.is_empty()) =>
+                {
+                    (ahead, allowed) = (0, 0);
+                    asked.drain(..).for_each(Asked::abandon);
+                }
+                // Not said of the frame that is due.
+                Ok(batch) if current.start < first && !matches!(batch, Batch::Frames(1..)) => {
+                    ahead = 0;
+                    asked.drain(..).for_each(Asked::abandon);
                 }
                 other => return other,
             }
@@ -137,89 +167,100 @@ impl WalLog {
         scope: &'scope Scope<'scope, '_>,
         spares: &'scope Spares,
         start: u64,
-    ) -> Result<Asked> {
+        ahead: bool,
+    ) -> Result<Asked<'scope>> {
         let (sender, events) = sync_channel(PIECES);
-        thread::spawn_scoped(scope, "libreplica-pull", move || {
+        let wanted = Arc::new(());
+        let held = Arc::downgrade(&wanted);
+        let thread = thread::spawn_scoped(scope, "libreplica-pull", move || {
+            let is_wanted = || held.strong_count() > 0;
             let give = |piece| Ok(sender.send(Event::Piece(piece)).is_ok());
-            let end = guard::catch(|| self.receive(start, spares, give));
+            let end = guard::catch(|| self.receive(start, spares, &is_wanted, give));
             // Where nobody listens any more nobody wants it.
             let _ = sender.send(Event::End(end.unwrap_or_else(|p| Err(Error::Internal(p)))));
         })
         .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
-        Ok(Asked { start, events })
+        Ok(Asked {
+            start,
+            ahead,
+            events,
+            _wanted: wanted,
+            thread,
+        })
     }
 
-    /// One batch, piece by piece, as long as `give` wants more: frames from
-    /// `start` on, one after the other; their checksums are not looked at.
+    /// One batch, piece by piece, as long as it is wanted: frames from `start`
+    /// on, one after the other; their checksums are not looked at.
     fn receive(
         &self,
         start: u64,
         spares: &Spares,
-        give: impl FnMut(Piece) -> Result<bool>,
+        is_wanted: &dyn Fn() -> bool,
+        mut give: impl FnMut(Piece) -> Result<bool>,
     ) -> Result<Batch> {
         let mut stream = match self.call(BATCH, start)? {
             Answer::Stream(stream) => stream,
             Answer::Refused(status) => return refused(status),
         };
-        let mut count = 0;
-        let status = match stream.next()? {
-            Item::End(status) => status,
-            Item::Message => {
-                let Some(received) = receive_frames(&mut stream, start, spares, give)? else {
+        let mut numbers = Numbers {
+            next: start,
+            in_transaction: false,
+        };
+        let mut item = stream.next()?;
+        if let Item::Message = item {
+            let mut piece = spares.take();
+            while stream.left() > 0 {
+                if !piece.fill(&mut stream, is_wanted)? {
                     return Ok(Batch::Frames(0));
-                };
-                count = received;
-                match stream.next()? {
-                    Item::End(status) => status,
-                    Item::Message => {
-                        let why = "more than one message where one is due";
-                        return Err(Error::Protocol(why.into()));
-                    }
+                }
+                piece.frames(|bytes| numbers.see(bytes))?;
+                let beginning = piece.beginning(spares.take());
+                if !give(std::mem::replace(&mut piece, beginning))? {
+                    return Ok(Batch::Frames(0));
                 }
             }
-        };
-        status.map_or(Ok(Batch::Frames(count)), refused)
+            if !piece.is_empty() {
+                let why = "a field longer than its message";
+                return Err(Error::Protocol(why.into()));
+            }
+            spares.give_back(piece);
+            item = stream.next()?;
+        }
+        match item {
+            Item::Message => {
+                let why = "more than one message where one is due";
+                Err(Error::Protocol(why.into()))
+            }
+            Item::End(Some(status)) => refused(status),
+            Item::End(None) if numbers.in_transaction => {
+                let why = "the log frames end within a transaction";
+                Err(Error::Protocol(why.into()))
+            }
+            Item::End(None) => Ok(Batch::Frames(numbers.next - start)),
+        }
     }
 }
 
-/// The number of frames; None if `give` wants no more.
-fn receive_frames(
-    stream: &mut Stream,
-    start: u64,
-    spares: &Spares,
-    mut give: impl FnMut(Piece) -> Result<bool>,
-) -> Result<Option<u64>> {
-    let (mut next, mut in_transaction) = (start, false);
-    let mut piece = spares.take();
-    while stream.left() > 0 {
-        piece.fill(stream)?;
-        piece.frames(|bytes| {
-            let (data, _) = frame_data(bytes)?;
-            let frame = decode(&data)?;
-            if frame.frame_no != next {
-                let theirs = frame.frame_no;
-                return Err(Error::Protocol(format!(
-                    "frame {theirs} where {next} is due"
-                )));
-            }
-            next += 1;
-            in_transaction = frame.size_after == 0;
-            Ok(())
-        })?;
-        let beginning = piece.beginning(spares.take());
-        if !give(std::mem::replace(&mut piece, beginning))? {
-            return Ok(None);
+/// What the frames of a batch are seen to be as they arrive.
+struct Numbers {
+    next: u64,
+    in_transaction: bool,
+}
+
+impl Numbers {
+    fn see(&mut self, bytes: &[u8]) -> Result<()> {
+        let (data, _) = frame_data(bytes)?;
+        let frame = decode(&data)?;
+        if frame.frame_no != self.next {
+            let (theirs, due) = (frame.frame_no, self.next);
+            return Err(Error::Protocol(format!(
+                "frame {theirs} where {due} is due"
+            )));
         }
+        self.next += 1;
+        self.in_transaction = frame.size_after == 0;
+        Ok(())
     }
-    if !piece.is_empty() {
-        let why = "a field longer than its message";
-        return Err(Error::Protocol(why.into()));
-    }
-    if in_transaction {
-        let why = "the log frames end within a transaction";
-        return Err(Error::Protocol(why.into()));
-    }
-    Ok(Some(next - start))
 }
 
 impl LogFrames<'_> {

@@ -28,16 +28,20 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Reads on in the current message, as far as there is room.
-    pub fn fill(&mut self, stream: &mut Stream) -> Result<()> {
-        let end = PIECE.min(self.filled + stream.left() as usize);
+    /// Reads on in the current message, as far as there is room; false if it
+    /// is not wanted any more.
+    pub fn fill(&mut self, stream: &mut Stream, is_wanted: &dyn Fn() -> bool) -> Result<bool> {
+        let end = PIECE.min(self.filled.saturating_add(stream.left() as usize));
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
         while self.filled < end {
+            if !is_wanted() {
+                return Ok(false);
+            }
             self.filled += stream.some(&mut self.bytes[self.filled..end])?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Shows every whole Frame among the fields: an RpcFrame message.

@@ -38,6 +38,7 @@ impl WalLog {
             chain: from.checksum,
             page_count: 0,
             frames: 0,
+            in_transaction: false,
         };
         let answer = grpc_web::call(
             &self.http,
@@ -92,7 +93,6 @@ fn take(data: &[u8], progress: &mut Progress, follower: &mut dyn Follower) -> Re
             checksum: frame.checksum,
             follower,
         },
-        in_transaction: false,
     }
     .take(data, &[])
     .map(|other| other.is_none())
