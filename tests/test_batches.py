@@ -41,7 +41,7 @@ def grow(primary, *kilobytes):
 
 
 class Together:
-    """What a peer has to answer at the same time; `others(reply)` changes what is asked for beside another."""
+    """What a peer has to answer at the same time; `beside(reply)` changes what is asked for beside another."""
 
     def __init__(self, peer, beside=None, hold=0):
         self.now = self.most = 0
@@ -220,11 +220,10 @@ def test_a_trickle_that_nobody_wants_any_more(host, peer, history, path):
             body = b"".join(reply.body())
             reply.raw = itertools.chain([body[:9]], (time.sleep(0.5) or body[9 + i:10 + i] for i in range(100)))
             trickles.append(offset)
+            asked_ahead.set()
         elif offset:
             asked_ahead.wait(5)
             reply.messages = [reply.messages[0][:100] + b"x" + reply.messages[0][101:]]
-        if offset > 2 * BATCH:
-            asked_ahead.set()
 
     honest, trickles, asked_ahead = peer._BatchLogEntries, [], threading.Event()
     peer._BatchLogEntries = serve

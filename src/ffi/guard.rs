@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use libsqlite3_sys as sql;
 
 use super::api;
+use crate::error::{self, Error};
 
 /// Runs a callback's body; a panic becomes SQLITE_INTERNAL and a line in
 /// SQLite's error log.
@@ -22,6 +23,11 @@ pub fn guard(body: impl FnOnce() -> c_int) -> c_int {
 #[inline]
 pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| format!("panic: {}", text(&*panic)))
+}
+
+/// The body's own result; a panic is an internal error.
+pub fn caught<T>(body: impl FnOnce() -> error::Result<T>) -> error::Result<T> {
+    catch(body).unwrap_or_else(|panic| Err(Error::Internal(panic)))
 }
 
 /// Rust reports panics on stderr; that is the host's. They go to SQLite's

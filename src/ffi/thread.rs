@@ -1,14 +1,16 @@
 //! Threads in somebody else's process.
 
-use std::io::Result;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+use crate::error::{Error, Result};
 
 /// Starts a thread that takes no signals: those are for the host's own
 /// threads, which may count on being interrupted by them.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let _blocked = Signals::block();
     // The new thread has the mask of the one that starts it.
-    Builder::new().name(name.into()).spawn(body)
+    let thread = Builder::new().name(name.into()).spawn(body);
+    thread.map_err(not_started)
 }
 
 /// The same for a thread that ends within `scope`.
@@ -18,7 +20,12 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
     body: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>> {
     let _blocked = Signals::block();
-    Builder::new().name(name.into()).spawn_scoped(scope, body)
+    let thread = Builder::new().name(name.into()).spawn_scoped(scope, body);
+    thread.map_err(not_started)
+}
+
+fn not_started(error: std::io::Error) -> Error {
+    Error::Internal(format!("cannot start a thread: {error}"))
 }
 
 /// Signals of this thread are held back until it is dropped.

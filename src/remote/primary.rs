@@ -57,8 +57,7 @@ impl Primary {
             if let Some(Ok(lease)) = sender.put(begin(&http, path)) {
                 lease.release(&http);
             }
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        })?;
         let begun = self.await_lock(&mailbox, wait);
         if let Some(Ok(unwanted)) = mailbox.close() {
             self.give_back(unwanted);

@@ -45,6 +45,34 @@ struct Progress {
     in_transaction: bool,
 }
 
+impl From<&Position> for Progress {
+    fn from(position: &Position) -> Progress {
+        Progress {
+            next: position.next(),
+            chain: position.checksum,
+            page_count: 0,
+            frames: 0,
+            in_transaction: false,
+        }
+    }
+}
+
+/// Why the primary gives no log, where there is something to be done about it.
+enum Refusal {
+    NoHello,
+    NeedSnapshot,
+}
+
+fn refusal(status: Status) -> Result<Refusal> {
+    if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
+        Ok(Refusal::NoHello)
+    } else if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
+        Ok(Refusal::NeedSnapshot)
+    } else {
+        Err(status.into_error())
+    }
+}
+
 impl WalLog {
     pub fn new(http: Arc<Http>, options: SharedOptions) -> WalLog {
         WalLog {
@@ -224,13 +252,7 @@ impl Remote for WalLog {
         let Some(goal) = to.frame_no.filter(|_| to.frame_no != from.frame_no) else {
             return Ok(Pull::UpToDate);
         };
-        let mut progress = Progress {
-            next: from.next(),
-            chain: from.checksum,
-            page_count: 0,
-            frames: 0,
-            in_transaction: false,
-        };
+        let mut progress = Progress::from(from);
         let mut renewals = 0;
         while progress.next <= goal {
             match self.batches(goal, &mut progress, sink)? {
@@ -241,14 +263,16 @@ impl Remote for WalLog {
                     )));
                 }
                 Batch::Frames(_) => {}
-                Batch::NeedSnapshot => self.snapshot(&mut progress, sink)?,
-                Batch::NoHello if renewals < 3 => {
+                Batch::Refused(Refusal::NeedSnapshot) => self.snapshot(&mut progress, sink)?,
+                Batch::Refused(Refusal::NoHello) if renewals < 3 => {
                     renewals += 1;
                     if let Some(why) = self.renew(to)? {
                         return Ok(Pull::Diverged(why.into()));
                     }
                 }
-                Batch::NoHello => return Err(Error::Protocol("NO_HELLO again and again".into())),
+                Batch::Refused(Refusal::NoHello) => {
+                    return Err(Error::Protocol("NO_HELLO again and again".into()));
+                }
                 Batch::Diverged(checksum) => {
                     return Ok(Pull::Diverged(Divergence {
                         why: format!(
@@ -282,15 +306,9 @@ struct LogFrames<'a> {
 impl LogFrames<'_> {
     /// `rest`: the other fields of its message. If the very first frame of the
     /// pull does not continue the chain: the checksum that it does continue.
-    fn take(&mut self, bytes: &[u8], rest: &[u8]) -> Result<Option<u64>> {
-        let frame = decode(bytes)?;
+    fn take(&mut self, frame: &LogFrame, rest: &[u8]) -> Result<Option<u64>> {
         let progress = &mut *self.progress;
-        if frame.frame_no != progress.next {
-            return Err(Error::Protocol(format!(
-                "frame {} where {} is due",
-                frame.frame_no, progress.next
-            )));
-        }
+        check_due(frame, progress.next)?;
         let follows = |previous| chain::next(previous, frame.page) == frame.checksum;
         // Where the primary has compacted its log the chain begins anew with
         // the next transaction (logger.rs, `LogFile::maybe_compact`).
@@ -315,6 +333,14 @@ impl LogFrames<'_> {
             self.sink.committed(frame.size_after, rest.timestamp);
         }
         Ok(None)
+    }
+}
+
+/// Frames come one after the other.
+fn check_due(frame: &LogFrame, next: u64) -> Result<()> {
+    match frame.frame_no {
+        no if no == next => Ok(()),
+        no => Err(Error::Protocol(format!("frame {no} where {next} is due"))),
     }
 }
 

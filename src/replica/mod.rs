@@ -438,8 +438,7 @@ impl Replica {
         let sender = mailbox.clone();
         thread::spawn("libreplica-wait", move || {
             sender.put(replica.sync());
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        })?;
         Ok(mailbox.take(limit))
     }
 

@@ -82,10 +82,8 @@ where
         };
         let (sender, receiver) = sync_channel(CHUNKS);
         let thread = thread::spawn_scoped(self.scope, "libreplica-apply", move || {
-            guard::catch(|| apply(&mut receiver.into_iter()))
-                .unwrap_or_else(|p| Err(Error::Internal(p)))
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+            guard::caught(|| apply(&mut receiver.into_iter()))
+        })?;
         self.running = Some((sender, thread));
         Ok(())
     }

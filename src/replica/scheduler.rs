@@ -106,8 +106,7 @@ impl Running {
             let hands = std::mem::take(&mut *theirs.hands.lock());
             drop(hands);
             theirs.end();
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        })?;
         Ok(Running { control, thread })
     }
 

@@ -37,12 +37,10 @@ impl Session {
             control: control.clone(),
         };
         let thread = thread::spawn("libreplica-live", move || {
-            let followed = guard::catch(|| remote.follow(&position, &mut reader))
-                .unwrap_or_else(|panic| Err(Error::Internal(panic)));
+            let followed = guard::caught(|| remote.follow(&position, &mut reader));
             // Nobody listens any more where this fails.
             let _ = reader.tell(News::Ended(followed));
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+        })?;
         Ok(Session {
             number,
             from,

@@ -9,7 +9,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use super::super::grpc_web::{Answer, Item};
 use super::piece::{Piece, Spares, frame_data};
-use super::{LogFrames, PageSink, Progress, Status, WalLog, decode};
+use super::{LogFrames, PageSink, Progress, Refusal, WalLog, check_due, decode, refusal};
 use crate::error::{Error, Result};
 use crate::ffi::{guard, thread};
 
@@ -26,8 +26,7 @@ const PIECES: usize = 5;
 pub enum Batch {
     /// So many frames, up to a commit.
     Frames(u64),
-    NoHello,
-    NeedSnapshot,
+    Refused(Refusal),
     /// The first frame does not follow the position, but a frame with this checksum.
     Diverged(u64),
 }
@@ -175,11 +174,10 @@ impl WalLog {
         let thread = thread::spawn_scoped(scope, "libreplica-pull", move || {
             let is_wanted = || held.strong_count() > 0;
             let give = |piece| Ok(sender.send(Event::Piece(piece)).is_ok());
-            let end = guard::catch(|| self.receive(start, spares, &is_wanted, give));
+            let end = guard::caught(|| self.receive(start, spares, &is_wanted, give));
             // Where nobody listens any more nobody wants it.
-            let _ = sender.send(Event::End(end.unwrap_or_else(|p| Err(Error::Internal(p)))));
-        })
-        .map_err(|e| Error::Internal(format!("cannot start a thread: {e}")))?;
+            let _ = sender.send(Event::End(end));
+        })?;
         Ok(Asked {
             start,
             ahead,
@@ -200,7 +198,7 @@ impl WalLog {
     ) -> Result<Batch> {
         let mut stream = match self.call(BATCH, start)? {
             Answer::Stream(stream) => stream,
-            Answer::Refused(status) => return refused(status),
+            Answer::Refused(status) => return refusal(status).map(Batch::Refused),
         };
         let mut numbers = Numbers {
             next: start,
@@ -213,8 +211,8 @@ impl WalLog {
                 if !piece.fill(&mut stream, is_wanted)? {
                     return Ok(Batch::Frames(0));
                 }
-                piece.frames(|bytes| numbers.see(bytes))?;
-                let beginning = piece.beginning(spares.take());
+                let whole = piece.frames(|bytes| numbers.see(bytes))?;
+                let beginning = piece.beginning(whole, spares.take());
                 if !give(std::mem::replace(&mut piece, beginning))? {
                     return Ok(Batch::Frames(0));
                 }
@@ -231,7 +229,7 @@ impl WalLog {
                 let why = "more than one message where one is due";
                 Err(Error::Protocol(why.into()))
             }
-            Item::End(Some(status)) => refused(status),
+            Item::End(Some(status)) => refusal(status).map(Batch::Refused),
             Item::End(None) if numbers.in_transaction => {
                 let why = "the log frames end within a transaction";
                 Err(Error::Protocol(why.into()))
@@ -251,12 +249,7 @@ impl Numbers {
     fn see(&mut self, bytes: &[u8]) -> Result<()> {
         let (data, _) = frame_data(bytes)?;
         let frame = decode(&data)?;
-        if frame.frame_no != self.next {
-            let (theirs, due) = (frame.frame_no, self.next);
-            return Err(Error::Protocol(format!(
-                "frame {theirs} where {due} is due"
-            )));
-        }
+        check_due(&frame, self.next)?;
         self.next += 1;
         self.in_transaction = frame.size_after == 0;
         Ok(())
@@ -266,27 +259,17 @@ impl Numbers {
 impl LogFrames<'_> {
     /// Takes those frames that have not come before, from another batch. As
     /// `take`, it may give a checksum, and stops there.
-    fn take_all(&mut self, mut piece: Piece, spares: &Spares) -> Result<Option<u64>> {
+    fn take_all(&mut self, piece: Piece, spares: &Spares) -> Result<Option<u64>> {
         let mut diverged = None;
         piece.frames(|bytes| {
             let (data, rest) = frame_data(bytes)?;
-            let is_new = decode(&data)?.frame_no >= self.progress.next;
-            if is_new && diverged.is_none() {
-                diverged = self.take(&data, rest)?;
+            let frame = decode(&data)?;
+            if frame.frame_no >= self.progress.next && diverged.is_none() {
+                diverged = self.take(&frame, rest)?;
             }
             Ok(())
         })?;
         spares.give_back(piece);
         Ok(diverged)
-    }
-}
-
-fn refused(status: Status) -> Result<Batch> {
-    if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
-        Ok(Batch::NoHello)
-    } else if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
-        Ok(Batch::NeedSnapshot)
-    } else {
-        Err(status.into_error())
     }
 }

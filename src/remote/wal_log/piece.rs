@@ -23,8 +23,6 @@ pub struct Piece {
     bytes: Vec<u8>,
     /// How many of them have arrived.
     filled: usize,
-    /// How many of those are whole fields.
-    whole: usize,
 }
 
 impl Piece {
@@ -44,8 +42,9 @@ impl Piece {
         Ok(true)
     }
 
-    /// Shows every whole Frame among the fields: an RpcFrame message.
-    pub fn frames<'a>(&'a mut self, mut frame: impl FnMut(&'a [u8]) -> Result<()>) -> Result<()> {
+    /// Shows every whole Frame among the fields: an RpcFrame message. How many
+    /// bytes are whole fields.
+    pub fn frames(&self, mut frame: impl FnMut(&[u8]) -> Result<()>) -> Result<usize> {
         let mut rest = &self.bytes[..self.filled];
         while let Some((field, behind)) = next_field(rest)? {
             rest = behind;
@@ -53,13 +52,12 @@ impl Piece {
                 frame(bytes)?;
             }
         }
-        self.whole = self.filled - rest.len();
-        Ok(())
+        Ok(self.filled - rest.len())
     }
 
-    /// What stands behind the whole fields, moved to the beginning of a spare one.
-    pub fn beginning(&self, mut spare: Piece) -> Piece {
-        let rest = &self.bytes[self.whole..self.filled];
+    /// What stands behind the whole fields, as the beginning of a spare one.
+    pub fn beginning(&self, whole: usize, mut spare: Piece) -> Piece {
+        let rest = &self.bytes[whole..self.filled];
         spare.bytes.resize(spare.bytes.len().max(rest.len()), 0);
         spare.bytes[..rest.len()].copy_from_slice(rest);
         spare.filled = rest.len();
@@ -161,17 +159,15 @@ mod tests {
         Piece {
             bytes: bytes.to_vec(),
             filled: bytes.len(),
-            whole: 0,
         }
     }
 
-    fn frames(piece: &mut Piece) -> Result<Vec<Vec<u8>>> {
-        let mut all = Vec::new();
+    /// Appends the piece's frames; its whole bytes.
+    fn collect(piece: &Piece, frames: &mut Vec<Vec<u8>>) -> Result<usize> {
         piece.frames(|bytes| {
-            all.push(bytes.to_vec());
+            frames.push(bytes.to_vec());
             Ok(())
-        })?;
-        Ok(all)
+        })
     }
 
     #[test]
@@ -183,15 +179,15 @@ mod tests {
         message.extend([0x0a, 0xc8, 0x01]);
         message.extend([7; 200]);
         for cut in 0..=message.len() {
-            let mut first = piece(&message[..cut]);
-            let mut seen = frames(&mut first).unwrap();
-            let mut second = first.beginning(piece(&[5; 9]));
+            let (first, mut seen) = (piece(&message[..cut]), Vec::new());
+            let whole = collect(&first, &mut seen).unwrap();
+            let mut second = first.beginning(whole, piece(&[5; 9]));
             second.bytes.truncate(second.filled);
             second.bytes.extend(&message[cut..]);
             second.filled = second.bytes.len();
-            seen.extend(frames(&mut second).unwrap());
+            let whole = collect(&second, &mut seen).unwrap();
             assert_eq!(seen, [vec![1, 2, 3], vec![7; 200]], "{cut}");
-            assert!(second.beginning(Piece::default()).is_empty());
+            assert!(second.beginning(whole, Piece::default()).is_empty());
         }
     }
 
@@ -204,7 +200,10 @@ mod tests {
             &[0x0a, 0xff, 0xff, 0x03],
             &too_long,
         ] {
-            assert!(frames(&mut piece(bytes)).is_err(), "{bytes:?}");
+            assert!(
+                collect(&piece(bytes), &mut Vec::new()).is_err(),
+                "{bytes:?}"
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 //! a millisecond of its commit.
 
 use super::{Answer, Item, LogFrames, Position, Progress, Status, WalLog, decode, grpc_web};
-use super::{MAX_RPC_FRAME, PageSink, RpcFrame};
+use super::{MAX_RPC_FRAME, PageSink, Refusal, RpcFrame, refusal};
 use crate::error::Result;
 use crate::remote::{Followed, Follower, Remote};
 use crate::wal::Page;
@@ -33,13 +33,7 @@ impl WalLog {
         if head.log_id != from.log_id || head.frame_no < from.frame_no {
             return Ok(Followed::SyncFirst);
         }
-        let mut progress = Progress {
-            next: from.next(),
-            chain: from.checksum,
-            page_count: 0,
-            frames: 0,
-            in_transaction: false,
-        };
+        let mut progress = Progress::from(from);
         let answer = grpc_web::call(
             &self.http,
             LOG_ENTRIES,
@@ -94,16 +88,13 @@ fn take(data: &[u8], progress: &mut Progress, follower: &mut dyn Follower) -> Re
             follower,
         },
     }
-    .take(data, &[])
+    .take(&frame, &[])
     .map(|other| other.is_none())
 }
 
 fn ended(status: Status) -> Result<Followed> {
-    if status.is(Status::FAILED_PRECONDITION, "NEED_SNAPSHOT") {
-        Ok(Followed::SyncFirst)
-    } else if status.is(Status::FAILED_PRECONDITION, "NO_HELLO") {
-        Ok(Followed::Ended)
-    } else {
-        Err(status.into_error())
-    }
+    refusal(status).map(|refusal| match refusal {
+        Refusal::NeedSnapshot => Followed::SyncFirst,
+        Refusal::NoHello => Followed::Ended,
+    })
 }
