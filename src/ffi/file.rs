@@ -89,6 +89,26 @@ impl Real {
             sql::SQLITE_IOERR_SHMMAP
         )
     }
+    /// A wal-index block; None where it does not exist and `extend` is false.
+    pub fn shm_block(
+        &self,
+        block: u32,
+        extend: bool,
+    ) -> std::result::Result<Option<Block<'_>>, c_int> {
+        let mut base = ptr::null_mut();
+        match self.shm_map(
+            block as c_int,
+            BLOCK_SIZE as c_int,
+            extend.into(),
+            &mut base,
+        ) {
+            sql::SQLITE_OK if base.is_null() => Ok(None),
+            // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until the
+            // file's xShmUnmap; a Real is used only while the file is open.
+            sql::SQLITE_OK => Ok(Some(unsafe { Block::from_raw(base.cast()) })),
+            code => Err(code),
+        }
+    }
     pub fn shm_lock(self, slot: c_int, count: c_int, flags: c_int) -> c_int {
         call!(
             self,
@@ -319,17 +339,8 @@ impl OsFile {
 
     /// A wal-index block; None where it does not exist and `extend` is false.
     pub fn shm_block(&self, block: u32, extend: bool) -> Result<Option<Block<'_>>> {
-        let mut base = ptr::null_mut();
-        let rc = self.real.shm_map(
-            block as c_int,
-            BLOCK_SIZE as c_int,
-            extend.into(),
-            &mut base,
-        );
-        self.check("map the wal-index of", rc)?;
-        // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until xShmUnmap,
-        // which only Drop calls: the borrow of self covers it.
-        Ok((!base.is_null()).then(|| unsafe { Block::from_raw(base.cast()) }))
+        let block = self.real.shm_block(block, extend);
+        block.map_err(|code| Error::io("map the wal-index of", &self.path, code))
     }
 
     /// Notes that shared memory is open and has to be given back on drop.

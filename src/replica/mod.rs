@@ -49,6 +49,7 @@ use self::writer::Writer;
 use crate::config::Options;
 use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
+use crate::ffi::conn::Connection;
 use crate::ffi::fork;
 use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
@@ -279,6 +280,16 @@ impl Replica {
             self.noted(local.store.last(), &head, frames);
         }
         Ok(found)
+    }
+
+    /// Has SQLite recover the log, on a connection of our own; one that is
+    /// busy with it does it.
+    pub fn recover_log(&self) -> Result<()> {
+        let _inside = fork::inside();
+        match Connection::open(&self.vfs, &self.path)?.touch() {
+            Err(Error::Busy(_)) => Ok(()),
+            done => done,
+        }
     }
 
     /// Pulls to the primary's newest commit.

@@ -1,9 +1,11 @@
 //! The VFS `replica`: decides at open what a file is, and watches the database
 //! file of a replica.
 
+mod access;
 mod crypt;
 mod main_db;
 mod schema_watch;
+mod transaction;
 mod wal_file;
 
 use std::ffi::{CStr, c_int, c_void};
@@ -145,10 +147,32 @@ impl FileHooks for Watched {
             Watched::Wal(file) => file.file_control(real, op, arg),
         }
     }
+    fn truncate(&mut self, real: Real, size: i64) -> c_int {
+        match self {
+            Watched::Database(file) => file.truncate(real, size),
+            Watched::Wal(file) => file.truncate(real, size),
+        }
+    }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         match self {
             Watched::Database(file) => file.lock(real, level),
             Watched::Wal(file) => file.lock(real, level),
+        }
+    }
+    fn unlock(&mut self, real: Real, level: c_int) -> c_int {
+        match self {
+            Watched::Database(file) => file.unlock(real, level),
+            Watched::Wal(file) => file.unlock(real, level),
+        }
+    }
+    fn shm_opened(&mut self) {
+        if let Watched::Database(file) = self {
+            file.shm_opened();
+        }
+    }
+    fn shm_closed(&mut self) {
+        if let Watched::Database(file) = self {
+            file.shm_closed();
         }
     }
     fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
@@ -174,6 +198,11 @@ impl VfsHooks for Opener {
                 return Ok(None);
             };
             return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
+        }
+        if request.makes_journal()
+            && let Some(Watched::Database(database)) = request.database::<Watched>()
+        {
+            return Err(database.refuse_journal());
         }
         if !request.is_main_db() {
             return Ok(None);
