@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod api;
+pub mod attention;
 pub mod busy;
 pub mod conn;
 pub mod file;

@@ -13,6 +13,7 @@ use sqlite_loadable::{FunctionFlags, api, define_scalar_function, define_table_f
 use self::report::Report;
 use crate::config::Options;
 use crate::error::{Error, Result};
+use crate::ffi::attention::{self, Connected};
 use crate::ffi::{api as host, guard};
 use crate::replica::{Replica, Synced, registry};
 use crate::vfs;
@@ -90,7 +91,8 @@ fn call(
             db: api::context_db_handle(context),
             values,
         };
-        let value = function(&args)?;
+        let calls = Connected::Calls(args.db);
+        let value = attention::listening_to(calls, || function(&args))?;
         answer(context, value)
     })
     .unwrap_or_else(|panic| Err(Error::Internal(panic)));

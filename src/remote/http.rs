@@ -1,7 +1,6 @@
 //! HTTP to the primary: one agent, its limits, its trust, and every failure in words.
 
 use std::io::Read;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,16 +8,14 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use parking_lot::Mutex;
-use ureq::config::Config;
-use ureq::http::{HeaderMap, Response, Uri};
+use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, RustlsConnector, Transport,
 };
 use ureq::{Agent, Body};
 
+use super::socket::{Names, Sockets, interruption};
 use super::{SharedOptions, Traffic};
 use crate::config::SyncUrl;
 use crate::error::{Error, Result};
@@ -217,6 +214,9 @@ impl Http {
 
     /// What went wrong on the way, in words.
     pub fn explain(&self, error: &ureq::Error) -> Error {
+        if let Some(interrupted) = interruption(error) {
+            return interrupted;
+        }
         let host = &self.url.host;
         let why = match error {
             ureq::Error::HostNotFound => format!("no such host '{host}'"),
@@ -295,29 +295,6 @@ impl<In: Transport> Connector<In> for Connects {
     }
 }
 
-/// Looks names up as ureq does: for each request, on a thread of its own. An
-/// address is no name and needs none.
-#[derive(Debug, Default)]
-struct Names(DefaultResolver);
-
-impl Resolver for Names {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default();
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        let after = match address {
-            Ok(_) => Wait::NotHappening,
-            Err(_) => timeout.after,
-        };
-        self.0
-            .resolve(uri, config, NextTimeout { after, ..timeout })
-    }
-}
-
 fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
@@ -335,8 +312,12 @@ fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Age
     if let Some(roots) = roots {
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    let connector = DefaultConnector::default().chain(connects);
-    Agent::with_parts(config.build(), connector, Names::default())
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(Sockets)
+            .chain(RustlsConnector::default())
+            .chain(connects);
+    Agent::with_parts(config.build(), connector, Names)
 }
 
 /// The system's certificate authorities and these.

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod primary;
 mod program;
 pub mod rows;
+mod socket;
 pub mod transaction;
 pub mod values;
 pub mod wal_log;

@@ -9,6 +9,7 @@ use super::primary::Primary;
 use super::{Head, PageSink, Position, Pull, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::wal::Page;
 
 /// What became of it.
@@ -51,7 +52,7 @@ impl Primary {
                 Err(Error::Unreachable(_) | Error::Busy(_))
                     if Instant::now() + pause < deadline =>
                 {
-                    std::thread::sleep(pause);
+                    attention::pause(pause)?;
                     pause = (pause * 2).min(Duration::from_millis(500));
                 }
                 known => return known,

@@ -20,7 +20,7 @@ use super::wal_log::WalLog;
 use super::{Head, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
-use crate::ffi::thread;
+use crate::ffi::{attention, thread};
 use crate::wal::PAGE_SIZE;
 
 /// Pages of one request.
@@ -87,7 +87,7 @@ impl Primary {
         }
         let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
         loop {
-            if let Some(begun) = mailbox.take(patience) {
+            if let Some(begun) = attention::wait(patience, |step| mailbox.take(step))? {
                 return begun;
             }
             patience = Duration::from_millis(1);
@@ -167,6 +167,11 @@ impl Primary {
         let requests = vec![execute(stmt(sql, args, true)), close()];
         let results =
             pipeline(&self.http, &mut stream, requests).map_err(|failure| match failure {
+                Failure::Lost(Error::Interrupted) => Error::Statement {
+                    message: "interrupted; whether the primary has run the statement is unknown"
+                        .into(),
+                    code: libsqlite3_sys::SQLITE_INTERRUPT,
+                },
                 Failure::Lost(e) => Error::Unknown(format!(
                     "whether the primary has run the statement is unknown: {e}"
                 )),

@@ -9,6 +9,7 @@ use super::identity::{Identity, path_of};
 use super::position::PositionFile;
 use super::record::{Record, Stamp};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
@@ -62,7 +63,7 @@ impl Local {
             match Self::open(vfs, path, store) {
                 // A bootstrap goes on, or another process recovers or closes.
                 Err(Error::Busy(_)) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(20));
+                    attention::pause(Duration::from_millis(20))?;
                 }
                 Err(Error::Busy(_)) => return Err(being_fetched(path)),
                 Err(e) => return Err(e),

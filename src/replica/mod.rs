@@ -49,6 +49,7 @@ use self::writer::Writer;
 use crate::config::Options;
 use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::ffi::conn::Connection;
 use crate::ffi::fork;
 use crate::ffi::thread;
@@ -174,7 +175,8 @@ impl Replica {
     }
 
     fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
-        self.engine.try_lock_for(self.timeout()).ok_or_else(|| {
+        let engine = attention::wait(self.timeout(), |step| self.engine.try_lock_for(step))?;
+        engine.ok_or_else(|| {
             Error::Busy(format!(
                 "'{}': another connection is syncing and has not ended yet",
                 self.path
@@ -233,7 +235,7 @@ impl Replica {
                     self.path
                 )));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            attention::pause(Duration::from_millis(20))?;
         }
     }
 
@@ -437,7 +439,7 @@ impl Replica {
             if now >= deadline {
                 return Ok(false);
             }
-            std::thread::sleep(pause.min(deadline - now));
+            attention::pause(pause.min(deadline - now))?;
             pause = (pause * 2).min(Duration::from_millis(100));
         }
     }
@@ -450,7 +452,7 @@ impl Replica {
         thread::spawn("libreplica-wait", move || {
             sender.put(replica.sync());
         })?;
-        Ok(mailbox.take(limit))
+        attention::wait(limit, |step| mailbox.take(step))
     }
 
     /// What is known of the replica, whichever process works on it.

@@ -12,6 +12,7 @@ use super::schema_watch::is_page1;
 use super::transaction::{Transaction, failed, refused};
 use crate::error::Error;
 use crate::ffi::api;
+use crate::ffi::attention::{self, Connected};
 use crate::ffi::busy::BusyHandler;
 use crate::ffi::file::Real;
 use crate::ffi::pragma::{Pragma, prefix_vfs_name};
@@ -70,6 +71,12 @@ impl MainDb {
     /// A rollback journal of this database is about to be made.
     pub fn refuse_journal(&self) -> c_int {
         self.refuse_unknown("a rollback journal")
+    }
+
+    /// Work that its connection can interrupt.
+    fn listening<T>(&self, work: impl FnOnce() -> T) -> T {
+        let connected = self.transaction.lock().connected;
+        attention::listening_to(connected, work)
     }
 
     /// WAL_WRITE_LOCK for a transaction that the replica is to know of.
@@ -246,8 +253,8 @@ impl FileHooks for MainDb {
             .locks
             .ask(&self.transaction.lock().phase, slot, count, flags);
         match asks {
-            Asks::ToWrite => self.begin_write(real, slot, count, flags),
-            Asks::ToEnd => self.end_write(real, slot, count, flags),
+            Asks::ToWrite => self.listening(|| self.begin_write(real, slot, count, flags)),
+            Asks::ToEnd => self.listening(|| self.end_write(real, slot, count, flags)),
             Asks::BeforeReading => self.before_reading(real),
             Asks::ToCheckpoint => real.shm_lock(slot, count, flags),
             Asks::Otherwise => self.other_lock(real, slot, count, flags),
@@ -270,6 +277,9 @@ impl FileHooks for MainDb {
             }
             op if is_rollback_write(op) => return self.refuse_unknown("an atomic write"),
             _ => {}
+        }
+        if let Some(connected) = Connected::from_file_control(op, arg) {
+            self.transaction.lock().connected = connected;
         }
         if let Some(busy) = BusyHandler::from_file_control(op, arg) {
             self.busy = Some(busy);

@@ -8,6 +8,7 @@ use libsqlite3_sys as sql;
 use super::access::{Phase, belongs_to};
 use super::schema_watch::SchemaWatch;
 use crate::error::{Error, Result};
+use crate::ffi::attention::{self, Connected};
 use crate::ffi::file::Real;
 use crate::replica::Replica;
 use crate::replica::transaction::Written;
@@ -16,6 +17,8 @@ use crate::wal::capture::Capture;
 pub struct Transaction {
     pub replica: Arc<Replica>,
     pub phase: Phase,
+    /// Whose transaction it is.
+    pub connected: Connected,
     capture: Capture,
     /// The header of the frame that commits, as long as the primary has not.
     /// In the log it could make a whole frame with what an older log has left
@@ -29,6 +32,7 @@ impl Transaction {
         Transaction {
             replica,
             phase: Phase::default(),
+            connected: Connected::Nobody,
             capture: Capture::default(),
             held: None,
             schema: SchemaWatch::default(),
@@ -148,7 +152,7 @@ impl Transaction {
             page,
             cookies_later: self.schema.later(),
         };
-        let done = self.replica.commit(written);
+        let done = attention::listening_to(self.connected, || self.replica.commit(written));
         if done.is_ok() {
             self.phase = Phase::Committed(commit, Box::new(*page));
         }

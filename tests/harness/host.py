@@ -181,6 +181,14 @@ class Db:
     def script(self, sql):
         self.host.call("script", name=self.name, sql=sql).result(self.host.patience)
 
+    def interrupt(self):
+        """From another thread, as sqlite3_interrupt is for."""
+        self.host.call("interrupt", name=self.name).result(5)
+
+    def progress_handler(self, seconds, steps=1000):
+        """One that says so many seconds from now that it is enough."""
+        self.host.call("progress", name=self.name, seconds=seconds, steps=steps).result(5)
+
     def close(self):
         self.host.call("close", name=self.name).result(60)
 
