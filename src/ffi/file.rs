@@ -132,6 +132,7 @@ impl FileKind {
             FileKind::Database => "",
             FileKind::Wal => "-wal",
             FileKind::Journal => "-journal",
+            // As in `replica/beside.rs`, which makes it.
             FileKind::Undo => "-replica-undo",
         };
         format!("{db_path}{suffix}")
@@ -191,6 +192,22 @@ unsafe impl Send for OsFile {}
 impl OsFile {
     /// Opens `path` (of the kind's own: `app.db`, `app.db-wal`), creating it on request.
     pub fn open(vfs: &BaseVfs, db_path: &str, kind: FileKind, create: bool) -> Result<OsFile> {
+        let create = if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READWRITE | create)
+    }
+
+    /// Makes the file; an error if there is one.
+    pub fn create_new(vfs: &BaseVfs, db_path: &str, kind: FileKind) -> Result<OsFile> {
+        let new = sql::SQLITE_OPEN_CREATE | sql::SQLITE_OPEN_EXCLUSIVE;
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READWRITE | new)
+    }
+
+    /// Opens the file to be looked at.
+    pub fn open_to_read(vfs: &BaseVfs, db_path: &str, kind: FileKind) -> Result<OsFile> {
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READONLY)
+    }
+
+    fn open_with(vfs: &BaseVfs, db_path: &str, kind: FileKind, how: c_int) -> Result<OsFile> {
         let name = Filename::new(&match kind {
             FileKind::Undo => kind.path(db_path),
             _ => db_path.to_string(),
@@ -210,9 +227,8 @@ impl OsFile {
                 sql::SQLITE_OPEN_MAIN_JOURNAL,
             ),
         };
-        let flags = sql::SQLITE_OPEN_READWRITE
-            | kind_flag
-            | if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        let flags = how | kind_flag;
+        let writable = how & sql::SQLITE_OPEN_READWRITE != 0;
         let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
         let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
         let mut out_flags = 0;
@@ -223,7 +239,10 @@ impl OsFile {
         // SAFETY: as just checked.
         let real = opened.then(|| unsafe { Real::new(file) });
         match real {
-            Some(real) if rc == sql::SQLITE_OK && out_flags & sql::SQLITE_OPEN_READONLY == 0 => {
+            Some(real)
+                if rc == sql::SQLITE_OK
+                    && !(writable && out_flags & sql::SQLITE_OPEN_READONLY != 0) =>
+            {
                 Ok(OsFile {
                     real,
                     shm: false,

@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod backoff;
+pub mod beside;
 mod chunk;
 mod commit;
 mod control;

@@ -25,13 +25,14 @@
 //!
 //! Writes happen while the WAL's write lock is held.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
+use super::beside::{self, Companion};
 use super::digest::Digest;
 use super::identity::{IDENTITY_SIZE, Identity, newest_identity, path_of, read, was_frozen};
 use super::record::{RECORD_SIZE, Record, Stamp, os};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::remote::{Position, chain};
 use crate::wal::writer::LogEnd;
 
@@ -56,16 +57,16 @@ pub struct PositionFile {
 
 impl PositionFile {
     /// Opens the file beside `db_path`; None if there is none, or one whose
-    /// creation (nothing else existed then) or removal did not finish.
+    /// removal did not finish.
     pub fn open(db_path: &str) -> Result<Option<PositionFile>> {
-        let path = path_of(db_path);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(os("open", &path, &e)),
+        let Some(file) = beside::write(db_path, Companion::Position)? else {
+            return Ok(None);
         };
-        let mut this = Self::unread(file, path);
-        if !this.read_identity()? || this.identity.is_frozen() {
+        let mut this = Self::unread(file, path_of(db_path));
+        if !this.read_identity()? {
+            return Err(damaged(&this.path));
+        }
+        if this.identity.is_frozen() {
             return Ok(None);
         }
         this.reload()?;
@@ -73,16 +74,11 @@ impl PositionFile {
         Ok(Some(this))
     }
 
-    /// Begins a new file, in place of any that is there.
+    /// Begins a new file, in place of one of ours that is there.
     pub fn create(db_path: &str, identity: Identity) -> Result<PositionFile> {
         let path = path_of(db_path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|e| os("create", &path, &e))?;
+        let file = beside::make(db_path, Companion::Position)?;
+        file.set_len(0).map_err(|e| os("empty", &path, &e))?;
         let mut this = Self::unread(file, path);
         this.set_identity(identity)?;
         Ok(this)
@@ -285,6 +281,13 @@ impl PositionFile {
     }
 }
 
+/// Neither copy of the identity is whole.
+fn damaged(path: &str) -> Error {
+    Error::CantOpen(format!(
+        "'{path}' is damaged: it does not say any more whose replica this is; put back the file that was there, or move it and the database away and open the replica anew with its sync_url"
+    ))
+}
+
 fn slot(seq: u64) -> u64 {
     RECORDS_AT + (seq % RECORDS) * RECORD_SIZE as u64
 }
@@ -398,7 +401,7 @@ mod tests {
             "http://a"
         );
         file.write(&[0xff; 100], IDENTITY_SIZE as u64).unwrap();
-        assert!(PositionFile::open(&db).unwrap().is_none());
+        assert!(PositionFile::open(&db).is_err());
     }
 
     #[test]
