@@ -178,6 +178,7 @@ impl Drop for Filename {
 /// base VFS keeps the descriptor while the process holds locks on the file.
 pub struct OsFile {
     real: Real,
+    writable: bool,
     shm: bool,
     path: String,
     // Both outlive `real`, which points into them.
@@ -245,6 +246,7 @@ impl OsFile {
             {
                 Ok(OsFile {
                     real,
+                    writable,
                     shm: false,
                     path: shown,
                     _memory: memory,
@@ -345,7 +347,11 @@ impl OsFile {
             extend.into(),
             &mut base,
         );
-        self.check("map the wal-index of", rc)?;
+        // Memory that cannot be written to is enough for who only looks.
+        let mapped = rc == sql::SQLITE_READONLY && !self.writable && !base.is_null();
+        if !mapped {
+            self.check("map the wal-index of", rc)?;
+        }
         // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until xShmUnmap,
         // which only Drop calls: the borrow of self covers it.
         Ok((!base.is_null()).then(|| unsafe { Block::from_raw(base.cast()) }))

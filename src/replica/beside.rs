@@ -121,6 +121,11 @@ pub fn discard(vfs: &BaseVfs, db_path: &str, companion: Companion) {
     }
 }
 
+/// Whether there is anything that says that the database is a replica.
+pub fn is_replica(db_path: &str) -> bool {
+    std::fs::symlink_metadata(Companion::Position.path(db_path)).is_ok()
+}
+
 /// Whether others than this user and the system's can write to the file.
 pub fn is_open_to_others(file: &File) -> bool {
     let rights = file.metadata().ok().as_ref().and_then(fs::rights);

@@ -30,10 +30,13 @@ use std::io::{Seek, SeekFrom, Write};
 
 use super::beside::{self, Companion};
 use super::digest::Digest;
+use super::files::log_end;
 use super::identity::{IDENTITY_SIZE, Identity, newest_identity, path_of, read, was_frozen};
 use super::record::{RECORD_SIZE, Record, Stamp, os};
 use crate::error::{Error, Result};
 use crate::remote::{Position, chain};
+use crate::wal::format::Salt;
+use crate::wal::index::Header;
 use crate::wal::writer::LogEnd;
 
 const RECORDS_AT: u64 = 2 * IDENTITY_SIZE as u64;
@@ -59,9 +62,21 @@ impl PositionFile {
     /// Opens the file beside `db_path`; None if there is none, or one whose
     /// removal did not finish.
     pub fn open(db_path: &str) -> Result<Option<PositionFile>> {
-        let Some(file) = beside::write(db_path, Companion::Position)? else {
-            return Ok(None);
-        };
+        match beside::write(db_path, Companion::Position)? {
+            Some(file) => Self::load(db_path, file),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, to be looked at alone.
+    pub fn open_to_read(db_path: &str) -> Result<Option<PositionFile>> {
+        match beside::read(db_path, Companion::Position)? {
+            Some(file) => Self::load(db_path, file),
+            None => Ok(None),
+        }
+    }
+
+    fn load(db_path: &str, file: File) -> Result<Option<PositionFile>> {
         let mut this = Self::unread(file, path_of(db_path));
         if !this.read_identity()? {
             return Err(damaged(&this.path));
@@ -230,6 +245,31 @@ impl PositionFile {
         self.records.iter().rev().find(|r| r.end == end)
     }
 
+    /// The record of this state, if it can be told without reading the
+    /// content. `seen`: what was known before. Once that is known, it stays so
+    /// while the file is open: every transaction moves the log's end,
+    /// checkpoints change nothing, and a restarted log has the content of the
+    /// one before.
+    pub fn known(
+        &self,
+        header: &Header,
+        stamp: &Stamp,
+        seen: Option<&(Header, Record)>,
+    ) -> Option<Record> {
+        let end = log_end(header);
+        if let Some((seen, record)) = seen {
+            if end.is_some()
+                && let Some(record) = self.find_end(end)
+            {
+                return Some(record.clone());
+            }
+            if end.is_none() && header.change == seen.change && restarted(seen.salt, header.salt) {
+                return Some(record.clone());
+            }
+        }
+        self.find(end, stamp).cloned()
+    }
+
     /// The record of a database with this content.
     pub fn find_content(&self, digest: Digest, page_count: u32) -> Option<&Record> {
         self.records
@@ -279,6 +319,12 @@ impl PositionFile {
             .and_then(|_| file.write_all(bytes))
             .map_err(|e| os("write", &self.path, &e))
     }
+}
+
+/// The same log, or the next one (wal.c, `walRestartHdr`: the first salt counts).
+fn restarted(before: Salt, now: Salt) -> bool {
+    let first = |salt: Salt| u32::from_be_bytes([salt[0], salt[1], salt[2], salt[3]]);
+    before == now || first(now) == first(before).wrapping_add(1)
 }
 
 /// Neither copy of the identity is whole.
