@@ -11,6 +11,7 @@ pub mod busy;
 pub mod conn;
 pub mod file;
 pub mod fork;
+pub mod fs;
 pub mod guard;
 pub mod pragma;
 pub mod sealed_file;

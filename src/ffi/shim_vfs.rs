@@ -59,6 +59,12 @@ impl Request {
             (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
         }
     }
+
+    /// A URI parameter that is on or off, as SQLite reads its own.
+    pub fn is_on(&self, name: &CStr) -> bool {
+        // SAFETY: as above.
+        unsafe { sql::sqlite3_uri_boolean(self.name, name.as_ptr(), 0) != 0 }
+    }
 }
 
 pub trait VfsHooks: Sync + 'static {

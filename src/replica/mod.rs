@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod backoff;
+pub mod beside;
 mod chunk;
 mod commit;
 mod control;
@@ -17,6 +18,7 @@ pub mod pipeline;
 pub mod position;
 pub mod progress;
 mod proof;
+pub mod reader;
 mod reconcile;
 pub mod record;
 pub mod registry;
@@ -42,6 +44,7 @@ use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::progress::Progress;
+use self::reader::{Reader, reads_only};
 use self::record::Record;
 use self::scheduler::Background;
 use self::status::{Facts, State, Status};
@@ -78,6 +81,8 @@ pub struct Replica {
     /// The key of an encrypted replica stays known for as long as this does.
     _vault: Option<Arc<Vault>>,
     pub status: Arc<Status>,
+    /// Nobody here writes to it: then nothing of what follows is used.
+    reader: Option<Mutex<Reader>>,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
     frozen: AtomicBool,
@@ -102,6 +107,13 @@ impl Replica {
         Self::with(vfs, path, Arc::new(Mutex::new(options)), Arc::default())
     }
 
+    /// For those who only read it. Nothing is made, nobody is asked.
+    pub fn to_read(vfs: BaseVfs, path: &str, options: Options, reader: Reader) -> Result<Replica> {
+        let mut replica = Replica::new(vfs, path, options)?;
+        replica.reader = Some(Mutex::new(reader));
+        Ok(replica)
+    }
+
     fn with(
         vfs: BaseVfs,
         path: &str,
@@ -117,6 +129,7 @@ impl Replica {
             options,
             _vault: vault::offered(path),
             status,
+            reader: None,
             ready: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
             history: History::of(path),
@@ -168,6 +181,14 @@ impl Replica {
 
     pub fn options(&self) -> Options {
         self.options.lock().clone()
+    }
+
+    /// An error where nobody can write to it.
+    fn check_writable(&self) -> Result<()> {
+        match self.reader {
+            None => Ok(()),
+            Some(_) => Err(reads_only(&self.path)),
+        }
     }
 
     fn timeout(&self) -> Duration {
@@ -296,6 +317,7 @@ impl Replica {
 
     /// Pulls to the primary's newest commit.
     pub fn sync(&self) -> Result<Synced> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         self.told(|| self.sync_now(&mut engine))
     }
@@ -407,6 +429,7 @@ impl Replica {
 
     /// Throws the local content away and takes the primary's.
     pub fn resync(&self) -> Result<Synced> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         self.told(|| {
             let Engine { local, remote } = &mut *engine;
@@ -425,6 +448,9 @@ impl Replica {
     pub fn wait(self: &Arc<Self>, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
+        if self.reader.is_some() {
+            return Ok(self.see(frame_no, deadline));
+        }
         if self.facts().frame_no >= Some(frame_no) {
             return Ok(true);
         }
@@ -444,6 +470,20 @@ impl Replica {
         }
     }
 
+    /// Whether another process has brought the frame before the deadline.
+    fn see(&self, frame_no: u64, deadline: Instant) -> bool {
+        loop {
+            if self.look().flatten() >= Some(frame_no) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+
     /// A sync that is waited for no longer than that. A network that swallows
     /// everything holds it up for `timeout`; it ends by itself.
     fn sync_within(self: &Arc<Self>, limit: Duration) -> Result<Option<Result<Synced>>> {
@@ -459,6 +499,9 @@ impl Replica {
     pub fn facts(&self) -> Facts {
         let frame_no = self.look();
         let mut facts = self.status.facts();
+        if let Some(reader) = &self.reader {
+            facts.frame_no = reader.lock().last().and_then(Record::frame_no);
+        }
         facts.frame_no = frame_no.unwrap_or(facts.frame_no);
         if !self.background.is_leading()
             && let Some(note) = leader::noted(&self.path)
@@ -473,6 +516,9 @@ impl Replica {
     /// The frame by what stands beside the file, another process may have
     /// written it; None if somebody is at it.
     fn look(&self) -> Option<Option<u64>> {
+        if let Some(reader) = &self.reader {
+            return reader.lock().look().ok()?.map(|record| record.frame_no());
+        }
         let mut engine = self.engine.try_lock()?;
         let record = engine.local.as_mut()?.peek().ok().flatten()?;
         Some(record.frame_no())
@@ -480,6 +526,9 @@ impl Replica {
 
     /// Starts the background work that the options ask for.
     pub fn start_background(&self) {
+        if self.reader.is_some() {
+            return;
+        }
         if let Err(e) = self.background.ensure(self) {
             self.status.failed(&e);
             log::error(e.code(), &format!("'{}': {e}", self.path));
@@ -493,6 +542,7 @@ impl Replica {
                 "'{name}' cannot be changed while open; auth_token, sync_interval, live and timeout can"
             )));
         }
+        self.check_writable()?;
         let mut options = self.options();
         options.set(name, value)?;
         *self.options.lock() = options;

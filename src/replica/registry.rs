@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Replica;
+use super::local::foreign;
 use super::position::PositionFile;
+use super::reader::{Reader, nothing_to_read};
 use crate::config::{Options, Secret, SyncUrl};
 use crate::error::{Error, Result};
 use crate::ffi::fork;
@@ -19,6 +22,8 @@ use crate::ffi::vfs::BaseVfs;
 struct Process {
     id: u32,
     open: Mutex<HashMap<String, Weak<Replica>>>,
+    /// Those that are open for reading alone.
+    read: Mutex<HashMap<String, Weak<Replica>>>,
     registered: Mutex<HashMap<String, Options>>,
     last_error: Mutex<Option<String>>,
     child: OnceLock<Box<Process>>,
@@ -29,6 +34,7 @@ impl Process {
         Process {
             id,
             open: Mutex::default(),
+            read: Mutex::default(),
             registered: Mutex::new(registered),
             last_error: Mutex::default(),
             child: OnceLock::new(),
@@ -52,9 +58,24 @@ fn here() -> &'static Process {
     process
 }
 
+/// What a connection may do with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Write,
+    Read,
+}
+
 /// The replica at `path`, for a connection that opens it. None if the path is
 /// no replica's: no primary is given and none is remembered.
-pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
+pub fn open(
+    vfs: BaseVfs,
+    path: &str,
+    mut options: Options,
+    access: Access,
+) -> Result<Option<Arc<Replica>>> {
+    if access == Access::Read {
+        return open_to_read(vfs, path, options);
+    }
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
@@ -82,6 +103,38 @@ pub fn open(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc
         .ensure_ready()
         .inspect_err(|e| replica.status.failed(e))?;
     replica.start_background();
+    Ok(Some(replica))
+}
+
+/// For a connection that only reads: nothing is made, fetched or started.
+fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
+    let found = Reader::find(&vfs, path)?;
+    if found.is_none() && options.sync_url.is_none() {
+        return Ok(None);
+    }
+    if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
+        return Err(nothing_to_read(path));
+    }
+    let reader = found.ok_or_else(|| foreign(path))?;
+    let remembered = SyncUrl::parse(&reader.identity().sync_url)?;
+    if let Some(named) = &options.sync_url
+        && named.base != remembered.base
+    {
+        return Err(Error::Config(format!(
+            "'{path}' is a replica of {}, not of {}",
+            remembered.text, named.text
+        )));
+    }
+    options.sync_url.get_or_insert(remembered);
+    options.live = false;
+    options.sync_interval = Duration::ZERO;
+    let mut open = here().read.lock();
+    open.retain(|_, replica| replica.strong_count() > 0);
+    if let Some(replica) = open.get(path).and_then(Weak::upgrade) {
+        return Ok(Some(replica));
+    }
+    let replica = Arc::new(Replica::to_read(vfs, path, options, reader)?);
+    open.insert(path.to_string(), Arc::downgrade(&replica));
     Ok(Some(replica))
 }
 
@@ -117,18 +170,20 @@ fn agree(replica: &Replica, options: &Options) -> Result<()> {
 
 /// The open replica at `path`.
 pub fn find(path: &str) -> Option<Arc<Replica>> {
-    here().open.lock().get(path).and_then(Weak::upgrade)
+    let written = here().open.lock().get(path).and_then(Weak::upgrade);
+    written.or_else(|| here().read.lock().get(path).and_then(Weak::upgrade))
 }
 
 /// Every open replica, by path.
 pub fn all() -> Vec<Arc<Replica>> {
-    let mut all: Vec<_> = here()
-        .open
-        .lock()
-        .values()
-        .filter_map(Weak::upgrade)
-        .collect();
+    let live = |open: &Mutex<HashMap<String, Weak<Replica>>>| -> Vec<_> {
+        open.lock().values().filter_map(Weak::upgrade).collect()
+    };
+    let mut all: Vec<Arc<Replica>> = live(&here().open);
+    all.extend(live(&here().read));
+    // Where it is written, too, that one tells more: it comes first.
     all.sort_by(|a, b| a.path().cmp(b.path()));
+    all.dedup_by(|a, b| a.path() == b.path());
     all
 }
 

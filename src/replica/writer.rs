@@ -130,6 +130,7 @@ impl Replica {
     /// A connection has WAL_WRITE_LOCK and is about to write. `wait` is asked
     /// whether to go on waiting for the primary's lock.
     pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
+        self.check_writable()?;
         let writer = &mut *self.writer.lock();
         writer.after = After::Next(Next::Nothing);
         if self.is_inherited() {
@@ -404,6 +405,7 @@ impl Replica {
 
     /// Runs one statement at the primary, and pulls what it did.
     pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
+        self.check_writable()?;
         let primary = self.writer.lock().primary.clone();
         let answer = self.told(|| primary.execute(sql, args))?;
         self.sync()?;
@@ -412,6 +414,7 @@ impl Replica {
 
     /// Cuts the replica loose: from here on the file is an ordinary database.
     pub fn freeze(&self) -> Result<()> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         let local = match &mut engine.local {
             Some(local) => local,

@@ -18,12 +18,13 @@ use self::wal_file::WalFile;
 use crate::config::{Options, Secret};
 use crate::error::{Error, Result};
 use crate::ffi::file::Real;
-use crate::ffi::fork;
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
 use crate::ffi::vfs::BaseVfs;
+use crate::ffi::{fork, fs};
 use crate::log;
-use crate::replica::registry;
+use crate::replica::reader::refuse_without_locks;
+use crate::replica::registry::{self, Access};
 
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
@@ -117,8 +118,24 @@ impl Opener {
             None if self.registered_only => return Ok(None),
             None => Options::read(|name| request.parameter(name))?,
         };
+        for option in [c"immutable", c"nolock"] {
+            if request.is_on(option) {
+                refuse_without_locks(path, &option.to_string_lossy())?;
+            }
+        }
         crypt::offer(path, options.encryption_key.as_ref())?;
-        Ok(registry::open(self.base, path, options)?.map(MainDb::new))
+        let access = access(request, path);
+        Ok(registry::open(self.base, path, options, access)?.map(MainDb::new))
+    }
+}
+
+/// What is asked for, or what the rights leave of it: there SQLite falls back
+/// to reading, too.
+fn access(request: &Request, path: &str) -> Access {
+    let exists = std::fs::metadata(path).is_ok();
+    match request.has(sql::SQLITE_OPEN_READONLY) || exists && !fs::may_write(path) {
+        true => Access::Read,
+        false => Access::Write,
     }
 }
 

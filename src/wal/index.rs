@@ -28,7 +28,7 @@ impl Blocks for OsFile {
 
 impl Blocks for Real {
     fn block(&self, number: u32, extend: bool) -> Result<Option<Block<'_>>> {
-        self.shm_block(number, extend)
+        self.shm_block(number, extend, true)
             .map_err(|code| Error::io("map", "the wal-index", code))
     }
     fn barrier(&self) {

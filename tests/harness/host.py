@@ -35,17 +35,19 @@ def replica_uri(path, url=None, **options):
 
 
 class Host:
-    """`library=None`: a stock program that knows nothing of the library."""
+    """`library=None`: a stock program that knows nothing of the library. `user`, `group`: numbers, where it is not root's."""
 
     _numbers = itertools.count()
 
-    def __init__(self, library=LIB, env=None, cwd=None):
+    def __init__(self, library=LIB, env=None, cwd=None, user=None, group=None, umask=-1):
         self._tickets, self._lock, self._loader = {}, threading.Lock(), None
         self.patience = 120  # seconds for any one call
         main = Path(__file__).with_name("host_main.py")
         self.process = subprocess.Popen([PYTHON, "-X", "faulthandler", main], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, **(env or {})}, umask=umask,
+                                        **({} if user is None else
+                                           {"user": user, "group": group or user, "extra_groups": []}))
         self.stderr = []
         self._readers = [threading.Thread(target=f, daemon=True) for f in (self._read, self._read_errors)]
         for reader in self._readers:
