@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body};
 
+use super::budget::RequestLimit;
 use super::{SharedOptions, Traffic};
 use crate::config::SyncUrl;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub struct Http {
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
+    pub requests: RequestLimit,
     connects: Connects,
     /// Microseconds.
     round_trip: AtomicU64,
@@ -105,6 +107,7 @@ impl Http {
             url,
             roots,
             traffic,
+            requests: RequestLimit::default(),
             connects,
             round_trip: AtomicU64::new(0),
             confirmed: Mutex::new(None),
