@@ -10,7 +10,7 @@ use ureq::{Body, Timeout};
 
 use super::hrana_wire::SqlError;
 use super::http::Http;
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// An error's words in an answer are read so far.
 const MAX_WORDS: u64 = 64 << 10;
@@ -117,7 +117,11 @@ impl Http {
         let (parts, mut body) = answer.into_parts();
         let words = words(&found, &mut body);
         let error = match status {
-            200 => Error::Protocol(format!("{}: {}: {words}", self.url().text, other(&found, kind))),
+            200 => Error::Protocol(format!(
+                "{}: {}: {words}",
+                self.url().text,
+                other(&found, kind)
+            )),
             _ => self.status(&parts, &words),
         };
         Err(NoAnswer {
@@ -147,7 +151,10 @@ impl Http {
 
 fn other(found: &str, kind: &str) -> String {
     match found.starts_with("text/html") {
-        true => "a web page instead of the primary's answer, as from a login page or a proxy on the way".into(),
+        true => {
+            "a web page instead of the primary's answer, as from a login page or a proxy on the way"
+                .into()
+        }
         false => format!("content-type {found} instead of {kind} (is this a libSQL server?)"),
     }
 }
@@ -157,7 +164,9 @@ fn origin(location: &str) -> String {
     match location.parse::<Uri>() {
         Ok(uri) => match (uri.scheme_str(), uri.host()) {
             (Some(scheme), Some(host)) => {
-                let port = uri.port_u16().map_or(String::new(), |port| format!(":{port}"));
+                let port = uri
+                    .port_u16()
+                    .map_or(String::new(), |port| format!(":{port}"));
                 format!("{scheme}://{host}{port}")
             }
             _ => "another path of this host".into(),
@@ -185,7 +194,6 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +201,10 @@ mod tests {
     #[test]
     fn a_redirect_is_named_without_secrets() {
         let of = |text: &str| origin(text);
-        assert_eq!(of("https://db.example.org/x?token=s3cret#a"), "https://db.example.org");
+        assert_eq!(
+            of("https://db.example.org/x?token=s3cret#a"),
+            "https://db.example.org"
+        );
         assert_eq!(of("http://me:s3cret@10.0.0.1:81/y"), "http://10.0.0.1:81");
         assert_eq!(of("/login?next=s3cret"), "another path of this host");
         assert_eq!(of("ht tp://s3cret"), "no valid URL");

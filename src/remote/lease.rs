@@ -125,7 +125,6 @@ impl Lease {
 
 /// BEGIN IMMEDIATE on a stream of its own, and what a writer has to know.
 pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
-    let mut stream = Stream::new(http);
     let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
     let mut requests = vec![
         ask("BEGIN IMMEDIATE"),
@@ -142,7 +141,15 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
         // What cascades do is among the rows. It has no effect within a transaction.
         requests.insert(0, ask("PRAGMA foreign_keys=off"));
     }
-    let results = stream.ask(requests).map_err(Failure::into_error)?;
+    // Without its answer a lock is of no use, and does no harm: the primary
+    // takes it away from a stream of which nothing more is heard.
+    let begun = http.insist(Failure::is_passing, || {
+        let mut stream = Stream::new(http);
+        stream
+            .ask(requests.clone())
+            .map(|results| (stream, results))
+    });
+    let (stream, results) = begun.map_err(Failure::into_error)?;
     let mut results = results.into_iter();
     let unbound = match path {
         WritePath::Pages => None,

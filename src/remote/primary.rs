@@ -148,8 +148,9 @@ impl Primary {
         let args = args.into_iter().map(|argument| argument.0).collect();
         let requests = vec![execute(stmt(sql, args, true)), close()];
         let results = stream.ask(requests).map_err(|failure| match failure {
-            Failure::Lost(e) => Error::Unknown(format!(
-                "whether the primary has run the statement is unknown: {e}"
+            Failure::Lost(lost) => Error::Unknown(format!(
+                "whether the primary has run the statement is unknown: {}",
+                lost.error
             )),
             failure => failure.into_error(),
         })?;

@@ -155,8 +155,8 @@ impl<'a> Program<'a> {
             Err(Stop::Step(_, failed)) => return Err(failed),
             Err(Stop::Request(Failure::Gone(_), true)) => return Err(NotShipped::Gone),
             Err(Stop::Request(Failure::Gone(_), false)) => return Err(NotShipped::LeaseLost),
-            Err(Stop::Request(Failure::Lost(e), true)) => {
-                return Err(NotShipped::Unknown(e, Some(self.stream)));
+            Err(Stop::Request(Failure::Lost(lost), true)) => {
+                return Err(NotShipped::Unknown(lost.error, Some(self.stream)));
             }
             Err(Stop::Request(failure, _)) => {
                 return Err(NotShipped::Refused(failure.into_error()));
