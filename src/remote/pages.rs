@@ -131,15 +131,31 @@ impl Steps {
 
     /// Makes the allocator take new pages only.
     pub fn hide_freelist(&mut self, page1: &Page) {
-        let mut page1 = *page1;
-        page1[32..40].fill(0);
-        self.page(1, &page1);
+        self.page(1, &without_freelist(page1));
+    }
+
+    /// Makes room for a definition, however full the pages of sqlite_schema
+    /// are: to the b-tree there it is one empty page. What a connection has
+    /// parsed of a page it keeps, whatever is written over it; only where a
+    /// rollback puts a page back is that parsed anew (btree.c, `pageReinit`).
+    fn hide_schema(&mut self, page1: &Page) {
+        let mut empty = without_freelist(page1);
+        let usable = PAGE_SIZE as u16 - u16::from(page1[20]);
+        // A leaf of a table, without cells (file format, section 1.6).
+        empty[100..108].copy_from_slice(&[0x0d, 0, 0, 0, 0, 0, 0, 0]);
+        empty[105..107].copy_from_slice(&usable.to_be_bytes());
+        self.page(1, &empty);
+        self.add("SAVEPOINT libreplica_room", Vec::new());
+        self.page(1, page1);
+        self.add("ROLLBACK TO libreplica_room", Vec::new());
+        self.add("RELEASE libreplica_room", Vec::new());
     }
 
     /// Extends the database from `page_count` to `target` pages; `name` is no
     /// object's. The pages of sqlite_schema that this touches, page 1 and the
     /// new pages have to be written afterwards. `tidy`: so that what the
-    /// connection there knows of these pages holds afterwards, too.
+    /// connection there knows of these pages holds afterwards, too, if there
+    /// is room for a definition.
     pub fn grow(
         &mut self,
         page1: &Page,
@@ -148,7 +164,10 @@ impl Steps {
         name: &str,
         tidy: bool,
     ) -> u32 {
-        self.hide_freelist(page1);
+        match tidy {
+            true => self.hide_freelist(page1),
+            false => self.hide_schema(page1),
+        }
         let growth = target.saturating_sub(page_count);
         let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS - 1).max(1);
         for table in 0..tables {
@@ -215,6 +234,12 @@ pub fn without_stamp(page: &Page) -> Page {
     page[24..28].fill(0);
     page[92..100].fill(0);
     page
+}
+
+fn without_freelist(page1: &Page) -> Page {
+    let mut page1 = *page1;
+    page1[32..40].fill(0);
+    page1
 }
 
 /// A name that no object has.

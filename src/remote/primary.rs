@@ -124,24 +124,6 @@ impl Primary {
         }
     }
 
-    /// Makes the database so that the next transactions need no growth: a few
-    /// pages for its freelist. A commit of its own.
-    pub fn reserve(&self) -> Result<()> {
-        let name = unused_name();
-        let mut steps = Steps::default();
-        steps.begin();
-        steps.add(format!("CREATE TABLE {name}(x)"), Vec::new());
-        steps.add(
-            format!("INSERT INTO {name} VALUES(zeroblob(262144))"),
-            Vec::new(),
-        );
-        steps.add(format!("DROP TABLE {name}"), Vec::new());
-        steps.add("COMMIT", Vec::new());
-        let requests = vec![batch(steps.batch(0..steps.len(), false)), close()];
-        let asked = Stream::new(&self.http).ask(requests);
-        asked.map(|_| ()).map_err(Failure::into_error)
-    }
-
     /// Runs one statement at the primary, in a transaction of its own.
     pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
         let mut stream = Stream::new(&self.http);

@@ -209,7 +209,9 @@ impl Special {
             None => NotShipped::LeaseLost,
             Some(error) if error.code == "TRANSACTION_TIMEOUT" => NotShipped::LeaseLost,
             Some(_) if self.guard == Some(step) => NotShipped::Moved,
-            Some(_) if self.growth == Some(step) => NotShipped::Overgrown,
+            Some(_) if self.growth == Some(step) => NotShipped::Refused(Error::Internal(
+                "the primary has added other pages than were asked for; write_path=rows needs none".into(),
+            )),
             Some(_) if self.counts.contains(&step) => {
                 NotShipped::Refused(Error::ReadOnly(
                     "a statement of this transaction does something else at the primary than here, so all of it was undone there; replica_exec works".into(),
