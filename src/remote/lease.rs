@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::hrana::{Failure, Stream, execute, executed, stmt};
 use super::hrana_wire::{SqlError, StmtResult, Value, ValueKind};
 use super::http::Http;
+use super::pages::moves_pages;
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::wal::Page;
@@ -190,7 +191,8 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 impl Lease {
-    /// Takes in page 1; true if the primary has no pages to give, and needs none.
+    /// Takes in page 1; true if the primary has no pages to give, and needs
+    /// none, or if few transactions could be pages there.
     fn take_page1(
         &mut self,
         page: std::result::Result<StmtResult, SqlError>,
@@ -207,7 +209,8 @@ impl Lease {
                 .and_then(|v| version_number(&v))
                 .ok_or_else(garbled)?;
         }
-        Ok(false)
+        let moves = self.page1.as_deref().is_some_and(moves_pages);
+        Ok(moves && path == WritePath::Auto)
     }
 }
 

@@ -236,6 +236,13 @@ pub fn without_stamp(page: &Page) -> Page {
     page
 }
 
+/// Whether the database has auto_vacuum on: there the allocator moves pages
+/// about, and each transaction leaves as few as there can be (file format,
+/// section 1.3.12: the largest root page is kept in the header).
+pub fn moves_pages(page1: &Page) -> bool {
+    page1[52..56] != [0; 4]
+}
+
 fn without_freelist(page1: &Page) -> Page {
     let mut page1 = *page1;
     page1[32..40].fill(0);

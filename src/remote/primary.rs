@@ -10,7 +10,7 @@ use super::hrana_wire::SqlError;
 use super::http::Http;
 use super::lease::{CLOCK, Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
-use super::pages::{Steps, stamped, unused_name, without_stamp};
+use super::pages::{Steps, moves_pages, stamped, unused_name, without_stamp};
 use super::program::{Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
@@ -21,9 +21,6 @@ use crate::error::{Error, Result};
 use crate::ffi::thread;
 use crate::wal::PAGE_SIZE;
 
-/// In the database header: the largest root page, if the database is of the
-/// kind that moves pages about (file format, section 1.3.12).
-const AUTO_VACUUM: std::ops::Range<usize> = 52..56;
 /// Pages that are cheaply taken and given back again: one throw-away table has them.
 const SMALL_GROWTH: u32 = 1024;
 
@@ -184,8 +181,10 @@ impl Primary {
         if after == before {
             program.steps.guard_size(after);
         } else {
-            if base[AUTO_VACUUM] != [0; 4] {
-                return Err(moves_pages().into());
+            if moves_pages(&base) {
+                return Err(Error::ReadOnly(
+                    "the primary's database has auto_vacuum on, so none can be added to it as pages; write_path=auto or rows can".into(),
+                ).into());
             }
             keep &= can_tidy(transaction)?;
             let growth = program
@@ -234,12 +233,6 @@ impl Primary {
             kept: stream.map(|stream| Kept::new(stream, log_id, index, version, clock, false)),
         })
     }
-}
-
-fn moves_pages() -> Error {
-    Error::ReadOnly(
-        "the primary's database has auto_vacuum on, so pages cannot be added to it as pages; write_path=rows can".into(),
-    )
 }
 
 /// Whether a transaction can add its pages on a connection that has shipped
