@@ -1,5 +1,7 @@
 //! The primary, as the replica sees it. One trait; a file for each protocol.
 
+mod answer;
+mod budget;
 pub mod chain;
 pub mod grpc_web;
 mod hrana;

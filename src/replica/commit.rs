@@ -157,10 +157,6 @@ impl Commit<'_> {
             NotShipped::Refused(e) => return Err(e),
             NotShipped::Moved => return Err(moved()),
             NotShipped::LeaseLost => return Err(lease_lost()),
-            NotShipped::Overgrown => {
-                self.primary.reserve()?;
-                return Err(moved());
-            }
             NotShipped::Gone => (moved(), None),
             NotShipped::Unknown(error, stream) => (error, stream),
         };

@@ -312,11 +312,8 @@ impl Replica {
         let header = local.files.header()?;
         let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
         let size = transaction.size();
-        if size < base.page_count {
-            return Err(Error::ReadOnly(format!(
-                "a transaction that shrinks the database (here from {} to {size} pages, as VACUUM does) cannot be given to a primary; delete rows with DELETE, and leave vacuuming to the primary (what it can do, replica_exec asks it for)",
-                base.page_count
-            )));
+        if size < base.page_count && !*by_rows {
+            return Err(pages::shrinks(&transaction, base.page_count)?);
         }
         let state = Record {
             seq: 0,
@@ -362,7 +359,7 @@ impl Replica {
         *end = Some(transaction.end);
         *after = match visible {
             true => After::Next(done.next),
-            false => After::Hide(header, transaction.pages().to_vec(), base),
+            false => After::Hide(header, transaction.touched(), base),
         };
         if done.shipped {
             self.status.shipped(done.frame_no.filter(|_| visible));
