@@ -18,6 +18,7 @@ pub mod shim_file;
 pub mod shim_vfs;
 pub mod shm;
 pub mod thread;
+pub mod user;
 pub mod vfs;
 pub mod wipe;
 pub mod zeroed;

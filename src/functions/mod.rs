@@ -11,7 +11,7 @@ use sqlite_loadable::ext::{sqlite3, sqlite3_context, sqlite3_value};
 use sqlite_loadable::{FunctionFlags, api, define_scalar_function, define_table_function};
 
 use self::report::Report;
-use crate::config::Options;
+use crate::config::{Given, Options};
 use crate::error::{Error, Result};
 use crate::ffi::{api as host, guard};
 use crate::replica::{Replica, Synced, registry};
@@ -33,7 +33,7 @@ struct Args<'a> {
 type Function = fn(&Args) -> Result<Value>;
 
 /// Name, arguments without the schema, whether a schema may follow, function.
-const FUNCTIONS: [(&str, usize, bool, Function); 12] = [
+const FUNCTIONS: [(&str, usize, bool, Function); 13] = [
     ("replica_sync", 0, true, sync),
     ("replica_status", 0, true, status),
     ("replica_frame_no", 0, true, frame_no),
@@ -44,6 +44,7 @@ const FUNCTIONS: [(&str, usize, bool, Function); 12] = [
     ("replica_rekey", 1, true, rekey),
     ("replica_last_error", 0, false, last_error),
     ("replica_open", 2, false, open),
+    ("replica_adopt", 1, false, adopt),
     ("replica_version", 0, false, version),
     ("replica_version", 1, false, version_part),
 ];
@@ -271,27 +272,18 @@ fn open(args: &Args) -> Result<Value> {
             "'{path}' is not the path of a database file"
         )));
     }
-    let json: serde_json::Value = serde_json::from_str(&args.text(1, "the options")?)
-        .map_err(|e| Error::Config(format!("the options are not JSON: {e}")))?;
-    let object = json
-        .as_object()
-        .ok_or_else(|| Error::Config("the options are not a JSON object".into()))?;
-    let mut options = Options::default();
-    for (name, value) in object {
-        let text = match value {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Bool(on) => u8::from(*on).to_string(),
-            serde_json::Value::Number(number) => number.to_string(),
-            serde_json::Value::Null => String::new(),
-            _ => {
-                return Err(Error::Config(format!(
-                    "{name}: expected a string, a number or a boolean"
-                )));
-            }
-        };
-        options.set(name, &text)?;
-    }
-    vfs::register_path(&path, options).map(Value::Text)
+    let given = Given::from_json(&args.text(1, "the options")?)?;
+    vfs::register_path(&path, given).map(Value::Text)
+}
+
+fn adopt(args: &Args) -> Result<Value> {
+    let on = match args.text(0, "the argument")?.as_str() {
+        "0" => false,
+        "1" => true,
+        _ => return Err(Error::Config("expected 0 or 1".into())),
+    };
+    vfs::adopt(on)?;
+    Ok(Value::Integer(on.into()))
 }
 
 fn version(_: &Args) -> Result<Value> {

@@ -13,8 +13,9 @@ use libsqlite3_sys as sql;
 
 use self::main_db::MainDb;
 use self::wal_file::WalFile;
-use crate::config::{Options, Secret};
+use crate::config::{Given, Secret};
 use crate::error::{Error, Result};
+use crate::ffi::api;
 use crate::ffi::file::Real;
 use crate::ffi::fork;
 use crate::ffi::shim_file::FileHooks;
@@ -28,7 +29,8 @@ pub use self::main_db::{is_replica, is_writing};
 
 /// For URIs: `vfs=replica`.
 const NAME: &CStr = c"replica";
-/// Becomes the default once a path is registered by `replica_open`.
+/// Becomes the default once a path is registered by `replica_open`, or
+/// replicas are adopted.
 const DEFAULT_NAME: &CStr = c"replica-registered";
 
 static VFS: OnceLock<Registered> = OnceLock::new();
@@ -49,74 +51,130 @@ pub fn register() -> std::result::Result<(), String> {
     let raw = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
     let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
     let base = crypt::register(raw).map_err(failed)?;
-    ShimVfs::register(
-        NAME,
-        base,
-        Opener {
-            base,
-            registered_only: false,
-        },
-    )
-    .map_err(failed)?;
-    let plain = ShimVfs::register(
-        DEFAULT_NAME,
-        base,
-        Opener {
-            base,
-            registered_only: true,
-        },
-    )
-    .map_err(failed)?;
+    ShimVfs::register(NAME, base, Opener { base, plain: false }).map_err(failed)?;
+    let plain =
+        ShimVfs::register(DEFAULT_NAME, base, Opener { base, plain: true }).map_err(failed)?;
     let _ = VFS.set(Registered { raw, base, plain });
+    match adoption_wanted()? {
+        true => adopt(true).map_err(|e| format!("libreplica: {e}")),
+        false => Ok(()),
+    }
+}
+
+/// `LIBREPLICA_ADOPT=1`: for programs that can load the library and no more.
+fn adoption_wanted() -> std::result::Result<bool, String> {
+    match std::env::var("LIBREPLICA_ADOPT").as_deref() {
+        Err(_) | Ok("" | "0") => Ok(false),
+        Ok("1") => Ok(true),
+        Ok(_) => Err("libreplica: the environment variable LIBREPLICA_ADOPT must be 0 or 1".into()),
+    }
+}
+
+/// What keeps the library from being loaded on a connection: where replicas
+/// are adopted, one that was opened before would be written here, and nowhere
+/// else.
+pub fn check_early_open(db: *mut sql::sqlite3) -> std::result::Result<(), String> {
+    let path = api::db_filename(db, "main").filter(|path| !path.is_empty());
+    let Some(path) = path.filter(|_| !is_replica(db, "main")) else {
+        return adoption_wanted().map(drop);
+    };
+    let adopting = adoption_wanted()? || registry::is_adopting();
+    if adopting && registry::is_remembered(&path).unwrap_or(true) {
+        return Err(format!(
+            "libreplica: '{path}' is a replica and was opened before libreplica was loaded; load it on another connection first, as on ':memory:', then open the file"
+        ));
+    }
     Ok(())
 }
 
-/// Has plain opens of `path` be a replica with these options. Answers the full path.
-pub fn register_path(path: &str, options: Options) -> Result<String> {
-    let vfs = VFS
-        .get()
-        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
-    let path = vfs.base.full_path(path)?;
-    registry::register(path.clone(), options);
-    match vfs.plain.make_default() {
-        0 => Ok(path),
-        code => Err(Error::Internal(format!(
-            "making the VFS the default failed with code {code}"
-        ))),
+/// Has every later plain open of a replica be that replica, or no longer.
+pub fn adopt(on: bool) -> Result<()> {
+    registry::adopt(on);
+    if on {
+        registered()?.make_default()
+    } else {
+        Ok(())
     }
+}
+
+/// `foreign_keys` as the open of a connection's database asked for it.
+pub fn foreign_keys(db: *mut sql::sqlite3) -> Option<bool> {
+    let path = api::db_filename(db, "main")?;
+    let mut options = registry::registered(&path)
+        .and_then(|given| given.options().ok())
+        .unwrap_or_default();
+    if let Some(value) = api::db_parameter(db, c"main", c"foreign_keys") {
+        options.set("foreign_keys", &value).ok()?;
+    }
+    options.foreign_keys
+}
+
+fn registered() -> Result<&'static Registered> {
+    VFS.get()
+        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))
+}
+
+impl Registered {
+    fn make_default(&self) -> Result<()> {
+        match self.plain.make_default() {
+            sql::SQLITE_OK => Ok(()),
+            code => Err(Error::Internal(format!(
+                "making the VFS the default failed with code {code}"
+            ))),
+        }
+    }
+}
+
+/// Has plain opens of `path` be a replica with these options. Answers the full path.
+pub fn register_path(path: &str, given: Given) -> Result<String> {
+    let vfs = registered()?;
+    let path = vfs.base.full_path(path)?;
+    registry::register(path.clone(), given);
+    vfs.make_default().map(|()| path)
 }
 
 /// Changes the key of the encrypted database at `path`, which is open.
 pub fn rekey(path: &str, new: &Secret) -> Result<()> {
-    let vfs = VFS
-        .get()
-        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
-    crypt::rekey(&vfs.raw, path, new)
+    crypt::rekey(&registered()?.raw, path, new)
 }
 
 struct Opener {
     base: BaseVfs,
-    /// Plain opens: only registered paths are ours.
-    registered_only: bool,
+    /// Plain opens: only what was registered or is adopted is ours.
+    plain: bool,
 }
 
 impl Opener {
     fn open_replica(&self, request: &Request) -> Result<Option<MainDb>> {
         let Some(path) = request.path() else {
-            return match self.registered_only {
+            return match self.plain {
                 true => Ok(None),
                 false => Err(Error::Config("the path of a replica must be UTF-8".into())),
             };
         };
         // Without a word of its own this open has no key.
         crypt::offer(path, None)?;
-        let options = match registry::registered(path) {
-            Some(options) => options,
-            None if self.registered_only => return Ok(None),
-            None => Options::read(|name| request.parameter(name))?,
+        let Some(given) = self.given(path, request)? else {
+            return Ok(None);
         };
+        let options = given.options()?;
         crypt::offer(path, options.encryption_key.as_ref())?;
-        Ok(registry::open(self.base, path, options)?.map(MainDb::new))
+        Ok(registry::open(self.base, path, &given, options)?.map(MainDb::new))
+    }
+
+    /// The options of an open. None if it is none of ours.
+    fn given(&self, path: &str, request: &Request) -> Result<Option<Given>> {
+        let known = registry::registered(path);
+        let adopted = self.plain && known.is_none();
+        if adopted && !(registry::is_adopting() && registry::is_remembered(path)?) {
+            return Ok(None);
+        }
+        let uri = Given::from_uri(request.parameters())?;
+        let mut given = known.unwrap_or_default().merge(&uri)?;
+        if adopted {
+            given.complete_from_environment()?;
+        }
+        Ok(Some(given))
     }
 }
 
