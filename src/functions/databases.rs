@@ -8,7 +8,7 @@ use sqlite_loadable::table::{BestIndexError, IndexInfo, VTab, VTabArguments, VTa
 use sqlite_loadable::{Result, api};
 
 use super::report::{FIELDS, Report};
-use crate::ffi::zeroed;
+use crate::ffi::{function, zeroed};
 use crate::replica::registry;
 
 #[repr(C)]
@@ -21,7 +21,8 @@ impl<'vtab> VTab<'vtab> for Databases {
     type Aux = ();
     type Cursor = Rows;
 
-    fn connect(_: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
+    fn connect(db: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
+        function::close_to_schema(db);
         let sql = format!("CREATE TABLE replica_databases({})", FIELDS.join(", "));
         Ok((
             sql,

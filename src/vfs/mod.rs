@@ -3,6 +3,7 @@
 
 mod crypt;
 mod main_db;
+mod plain;
 mod schema_watch;
 mod wal_file;
 
@@ -15,7 +16,6 @@ use self::main_db::MainDb;
 use self::wal_file::WalFile;
 use crate::config::{Given, Secret};
 use crate::error::{Error, Result};
-use crate::ffi::api;
 use crate::ffi::file::Real;
 use crate::ffi::fork;
 use crate::ffi::shim_file::FileHooks;
@@ -26,6 +26,7 @@ use crate::replica::registry;
 
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
+pub use self::plain::{adopt, check_early_open, foreign_keys, register_path};
 
 /// For URIs: `vfs=replica`.
 const NAME: &CStr = c"replica";
@@ -55,58 +56,10 @@ pub fn register() -> std::result::Result<(), String> {
     let plain =
         ShimVfs::register(DEFAULT_NAME, base, Opener { base, plain: true }).map_err(failed)?;
     let _ = VFS.set(Registered { raw, base, plain });
-    match adoption_wanted()? {
+    match plain::adoption_wanted()? {
         true => adopt(true).map_err(|e| format!("libreplica: {e}")),
         false => Ok(()),
     }
-}
-
-/// `LIBREPLICA_ADOPT=1`: for programs that can load the library and no more.
-fn adoption_wanted() -> std::result::Result<bool, String> {
-    match std::env::var("LIBREPLICA_ADOPT").as_deref() {
-        Err(_) | Ok("" | "0") => Ok(false),
-        Ok("1") => Ok(true),
-        Ok(_) => Err("libreplica: the environment variable LIBREPLICA_ADOPT must be 0 or 1".into()),
-    }
-}
-
-/// What keeps the library from being loaded on a connection: where replicas
-/// are adopted, one that was opened before would be written here, and nowhere
-/// else.
-pub fn check_early_open(db: *mut sql::sqlite3) -> std::result::Result<(), String> {
-    let path = api::db_filename(db, "main").filter(|path| !path.is_empty());
-    let Some(path) = path.filter(|_| !is_replica(db, "main")) else {
-        return adoption_wanted().map(drop);
-    };
-    let adopting = adoption_wanted()? || registry::is_adopting();
-    if adopting && registry::is_remembered(&path).unwrap_or(true) {
-        return Err(format!(
-            "libreplica: '{path}' is a replica and was opened before libreplica was loaded; load it on another connection first, as on ':memory:', then open the file"
-        ));
-    }
-    Ok(())
-}
-
-/// Has every later plain open of a replica be that replica, or no longer.
-pub fn adopt(on: bool) -> Result<()> {
-    registry::adopt(on);
-    if on {
-        registered()?.make_default()
-    } else {
-        Ok(())
-    }
-}
-
-/// `foreign_keys` as the open of a connection's database asked for it.
-pub fn foreign_keys(db: *mut sql::sqlite3) -> Option<bool> {
-    let path = api::db_filename(db, "main")?;
-    let mut options = registry::registered(&path)
-        .and_then(|given| given.options().ok())
-        .unwrap_or_default();
-    if let Some(value) = api::db_parameter(db, c"main", c"foreign_keys") {
-        options.set("foreign_keys", &value).ok()?;
-    }
-    options.foreign_keys
 }
 
 fn registered() -> Result<&'static Registered> {
@@ -123,14 +76,6 @@ impl Registered {
             ))),
         }
     }
-}
-
-/// Has plain opens of `path` be a replica with these options. Answers the full path.
-pub fn register_path(path: &str, given: Given) -> Result<String> {
-    let vfs = registered()?;
-    let path = vfs.base.full_path(path)?;
-    registry::register(path.clone(), given);
-    vfs.make_default().map(|()| path)
 }
 
 /// Changes the key of the encrypted database at `path`, which is open.
