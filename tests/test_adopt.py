@@ -1,6 +1,7 @@
 """replica_adopt and LIBREPLICA_ADOPT: a plain open of a file that is a replica is that replica, no other file is touched."""
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from harness.check import identical, in_words, refused
@@ -140,6 +141,18 @@ def test_loaded_too_late(primary, known):
     assert result.returncode == 1 and "opened before libreplica was loaded" in result.stderr
     assert primary.sql("SELECT count(*) FROM users") == [[200]]
     assert stock(known, "SELECT count(*) FROM users;") == "200"
+
+
+def test_a_python_program_that_can_only_load(new_host, guarded, tmp_path, path):
+    """tools/adopt.py, as README has it for sqlite-utils, datasette and litecli: it loads before the program opens."""
+    new_host().open(path, guarded.url, auth_token=guarded.token).close()
+    (tmp_path / "insert.py").write_text("import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n"
+                                        "db.execute(sys.argv[2])\ndb.commit()\nassert __name__ == '__main__'")
+    environment = {**os.environ, "LIBREPLICA": LIB, "LIBREPLICA_AUTH_TOKEN": guarded.token, "PYTHONPATH": str(tmp_path)}
+    tool = Path(__file__).parent.parent / "tools" / "adopt.py"
+    result = subprocess.run(["/usr/bin/python3", tool, "insert", path, INSERT], env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert at_primary(guarded)
 
 
 def test_the_shell_with_nothing_but_a_load(primary, known):

@@ -37,6 +37,45 @@ def test_utf16_by_the_encoding_of_the_replica(host, new_primary, path):
         assert json.loads(row[2])["rows"] == [[row[1], 2 * len(row[1]), "null"]]
 
 
+def test_a_blob_for_a_text_on_a_utf16_connection():
+    """A text that was cast stays UTF-16 inside: the length of the blob is another than the text's."""
+    python("""
+loader.execute("PRAGMA encoding = 'UTF-16le'")
+for text in ('z', 'z' * 1000, 'größer' * 100):
+    for call in ("SELECT replica_status(CAST(? AS BLOB))", "SELECT replica_config('timeout', 5, CAST(? AS BLOB))"):
+        try:
+            loader.execute(call, (text,)).fetchall()
+        except sqlite3.OperationalError as error:
+            assert str(error).endswith(f": no schema '{text}' on this connection"), error
+        else:
+            assert False, "no error"
+""")
+
+
+def test_no_memory():
+    """Each allocation fails once: an error, and nothing worse."""
+    program = """
+import os
+outcomes = set()
+for limit in range(300_000, 5_000_000, 50_000):
+    child = os.fork()
+    if child == 0:
+        loader.execute("PRAGMA encoding = 'UTF-16le'").fetchall()
+        loader.execute(f"PRAGMA hard_heap_limit = {limit}").fetchall()
+        for argument in (b'z\\0' * 500_000, 'z' * 500_000):
+            try:
+                loader.execute("SELECT replica_status(?)", (argument,)).fetchall()
+            except MemoryError:
+                pass
+            except sqlite3.Error as error:
+                assert 'memory' in str(error) or 'no schema' in str(error) or 'too big' in str(error), error
+        os._exit(0)
+    outcomes.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(outcomes)
+"""
+    assert python(program) == "{0}\n"
+
+
 def test_a_connection_leaves_nothing_behind():
     """Ten thousand of them, of any kind, with calls and with a look at the table."""
     program = """
