@@ -8,6 +8,8 @@ SELECT replica_last_error();
 SELECT replica_last_error();
 .open "file:@DB@?vfs=replica&sync_url=@URL@&auth_token=env:NO_SUCH_VARIABLE"
 SELECT replica_last_error();
+.open "file:@DB@?vfs=replica&sync_uri=@URL@"
+SELECT replica_last_error();
 -- So does an unreachable primary, while there is nothing local: never an empty database.
 .open "file:@DB@?vfs=replica&sync_url=http://127.0.0.1:9"
 SELECT replica_last_error() LIKE '%has no local content yet and the primary cannot be reached%';

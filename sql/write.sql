@@ -2,7 +2,7 @@
 -- at the primary: CREATE TABLE notes(id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, key TEXT DEFAULT (hex(randomblob(4))));
 -- at the primary: CREATE TABLE seen(note INTEGER REFERENCES notes(id));
 .load @LIB@
-.open "file:@DB@?vfs=replica&sync_url=@URL@"
+.open "file:@DB@?vfs=replica&sync_url=@URL@&foreign_keys=1"
 INSERT INTO notes(text) VALUES('first'), ('second') RETURNING id;
 SELECT replica_exec('SELECT count(*) FROM notes') ->> 'rows[0][0]';
 -- What was drawn at random here is what the primary holds.
@@ -18,7 +18,7 @@ ROLLBACK TO s;
 COMMIT;
 SELECT replica_status() ->> 'commits_shipped';
 SELECT replica_exec('SELECT count(*) FROM notes JOIN seen ON note = id') ->> 'rows[0][0]';
--- Constraints are SQLite's own, and foreign keys are on, as at the primary.
+-- Constraints are SQLite's own, and foreign keys are on where asked for, as at the primary.
 INSERT INTO notes(text) VALUES('FIRST');
 INSERT INTO seen VALUES(99);
 -- The primary changes meanwhile: a statement of its own works on what is there now.

@@ -36,6 +36,9 @@ pub enum Error {
     Snapshot(String),
     #[error("{0}")]
     ReadOnly(String),
+    /// The host's authorizer does not let the connection do it.
+    #[error("{0}")]
+    Denied(String),
     /// A statement that the primary ran and refused, in its words.
     #[error("{message}")]
     Statement { message: String, code: c_int },
@@ -77,7 +80,7 @@ impl Error {
             Error::Config(_) | Error::Protocol(_) | Error::Diverged(_) => sql::SQLITE_ERROR,
             Error::CantOpen(_) => sql::SQLITE_CANTOPEN,
             Error::Unreachable(_) => sql::SQLITE_IOERR,
-            Error::Auth(_) => sql::SQLITE_AUTH,
+            Error::Auth(_) | Error::Denied(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
             Error::Snapshot(_) => sql::SQLITE_BUSY_SNAPSHOT,
             Error::ReadOnly(_) => sql::SQLITE_READONLY,
@@ -110,6 +113,7 @@ impl Error {
         match self {
             Error::Auth(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::NotADb(_) => sql::SQLITE_NOTADB,
             Error::Io { code, .. } if *code == sql::SQLITE_NOTADB => *code,
             _ => sql::SQLITE_CANTOPEN,

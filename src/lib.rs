@@ -54,6 +54,8 @@ pub unsafe extern "C" fn sqlite3_replica_init(
     let loaded = guard::catch(|| {
         // SAFETY: the arguments of the extension loader.
         unsafe { api::init(host) }?;
+        // Before anything is registered: SQLite unloads what does not load.
+        vfs::check_early_open(db)?;
         vfs::register()?;
         if api::auto_extension(on_connect) != sql::SQLITE_OK {
             return Err("libreplica: out of memory".to_string());
@@ -96,8 +98,13 @@ unsafe extern "C" fn on_connect(
             log::error(sql::SQLITE_ERROR, &e.result_error_message());
         }
         if vfs::is_replica(db, "main") {
-            // As at the primary, and long enough for a sync that is under way.
-            api::exec(db, c"PRAGMA foreign_keys=ON");
+            match vfs::foreign_keys(db) {
+                Some(true) => api::exec(db, c"PRAGMA foreign_keys=ON"),
+                Some(false) => api::exec(db, c"PRAGMA foreign_keys=OFF"),
+                // The table rebuilds of migrations rely on the host's own default.
+                None => sql::SQLITE_OK,
+            };
+            // Long enough for a sync that is under way.
             api::exec(db, c"PRAGMA busy_timeout=5000");
             // A larger value could be written, but nobody could read it there.
             api::limit_length(db, remote::MAX_VALUE);

@@ -38,14 +38,42 @@ def test_exclusive_locking_is_an_error(replica, primary, path):
     identical(path, primary)
 
 
-def test_defaults_of_a_replica_connection(primary, path):
-    """foreign_keys and busy_timeout as the primary has them; both can be changed; plain connections keep theirs."""
+@pytest.mark.parametrize("asked, has", [({}, "0"), ({"foreign_keys": 1}, "1"), ({"foreign_keys": 0}, "0")])
+def test_defaults_of_a_replica_connection(asked, has, primary, path):
+    """foreign_keys is the host's own unless asked for; plain connections keep theirs."""
     pragmas = "PRAGMA foreign_keys; PRAGMA busy_timeout;\n"
-    result = loaded_shell(f'{pragmas}.open "{replica_uri(path, primary.url)}"\n{pragmas}'
-                          f"PRAGMA foreign_keys = 0; PRAGMA busy_timeout = 7;\n{pragmas}"
+    result = loaded_shell(f'{pragmas}.open "{replica_uri(path, primary.url, **asked)}"\n{pragmas}'
+                          f"PRAGMA foreign_keys = 1; PRAGMA busy_timeout = 7;\n{pragmas}"
                           f".open {path.with_name('plain.db')}\n{pragmas}")
     assert not result.stderr
-    assert result.stdout.split() == ["0", "0", "1", "5000", "7", "0", "7", "0", "0"]
+    assert result.stdout.split() == ["0", "0", has, "5000", "7", "1", "7", "0", "0"]
+
+
+def test_foreign_keys_by_replica_open(host, primary, path):
+    options = f'{{"sync_url": "{primary.url}", "foreign_keys": true}}'
+    host.plain(":memory:")("SELECT replica_open(?, ?)", str(path), options)
+    assert host.plain(path).one("PRAGMA foreign_keys") == 1
+    assert host.plain(path.with_name("other.db")).one("PRAGMA foreign_keys") == 0
+
+
+@pytest.mark.usefixtures("write_path")
+@pytest.mark.parametrize("enforced, left", [(0, 3), (1, 0)])
+def test_a_table_rebuild_keeps_child_rows(enforced, left, host, new_primary, path):
+    """As alembic's batch_alter_table, peewee and others do; with foreign_keys=1 the cascade is the user's own wish."""
+    primary = new_primary("CREATE TABLE parent(id INTEGER PRIMARY KEY, a);"
+                          "CREATE TABLE child(id INTEGER PRIMARY KEY, parent REFERENCES parent(id) ON DELETE CASCADE);"
+                          "INSERT INTO parent VALUES(1, 'x'), (2, 'y'); INSERT INTO child VALUES(1, 1), (2, 1), (3, 2);")
+    db = host.open(path, primary.url, **({"foreign_keys": 1} if enforced else {}))
+    for statement in ("BEGIN", "CREATE TABLE _new(id INTEGER PRIMARY KEY, a TEXT NOT NULL, b)",
+                      "INSERT INTO _new(id, a) SELECT id, a FROM parent", "DROP TABLE parent",
+                      "ALTER TABLE _new RENAME TO parent", "COMMIT"):
+        db(statement)
+    assert db.one("SELECT count(*) FROM child") == left
+    assert primary.sql("SELECT count(*) FROM child") == [[left]]
+    if enforced:
+        with pytest.raises(SqlError, match="FOREIGN KEY"):
+            db("INSERT INTO child VALUES(9, 9)")
+    identical(path, primary)
 
 
 def test_query_only_and_other_settings_still_work(replica):

@@ -98,6 +98,16 @@ pub fn db_filename(db: *mut sql::sqlite3, schema: &str) -> Option<String> {
     }
 }
 
+/// A URI parameter that a schema's file was opened with.
+pub fn db_parameter(db: *mut sql::sqlite3, schema: &CStr, name: &CStr) -> Option<String> {
+    // SAFETY: db is live; what it answers is a name of the kind asked for, and null is one, too.
+    unsafe {
+        let file = sql::sqlite3_db_filename(db, schema.as_ptr());
+        let value = sql::sqlite3_uri_parameter(file, name.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+    }
+}
+
 /// Sends a file control without argument to the database file of a schema.
 pub fn file_control(db: *mut sql::sqlite3, schema: &str, op: c_int) -> c_int {
     let Ok(schema) = CString::new(schema) else {

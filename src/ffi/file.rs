@@ -105,9 +105,9 @@ impl Real {
         ) {
             sql::SQLITE_OK if base.is_null() => Ok(None),
             sql::SQLITE_READONLY if !read_only || base.is_null() => Err(sql::SQLITE_READONLY),
-            // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until the
-            // file's xShmUnmap; a Real is used only while the file is open.
             sql::SQLITE_OK | sql::SQLITE_READONLY => {
+                // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until the
+                // file's xShmUnmap; a Real is used only while the file is open.
                 Ok(Some(unsafe { Block::from_raw(base.cast()) }))
             }
             code => Err(code),

@@ -1,12 +1,13 @@
 //! Our `sqlite3_vfs`: decides at `xOpen`, forwards all else to the base VFS.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libsqlite3_sys as sql;
 
 use super::guard::guard;
 use super::shim_file::{FileHooks, HEAD, ShimFile};
 use super::vfs::BaseVfs;
+use crate::config::Secret;
 
 /// What is being opened.
 pub struct Request {
@@ -50,14 +51,31 @@ impl Request {
             .ok()
     }
 
-    /// A URI parameter of the database's name.
-    pub fn parameter(&self, name: &str) -> Option<String> {
-        let name = CString::new(name).ok()?;
-        // SAFETY: the name of a MAIN_DB carries its URI parameters.
-        unsafe {
-            let value = sql::sqlite3_uri_parameter(self.name, name.as_ptr());
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+    /// The URI parameters of the database's name, each with its value.
+    pub fn parameters(&self) -> Vec<(String, Secret)> {
+        // Of another VFS' names only these have parameters behind them.
+        if !self.is_main_db() || !self.has(sql::SQLITE_OPEN_URI) {
+            return Vec::new();
         }
+        // SAFETY: a MAIN_DB that was given as a URI: its parameters lie behind the name.
+        let keys = (0..).map_while(|n| unsafe {
+            let key = sql::sqlite3_uri_key(self.name, n);
+            (!key.is_null()).then(|| (key, CStr::from_ptr(key)))
+        });
+        keys.map(|(key, name)| {
+            // SAFETY: as above; values are NUL-terminated and live as long as the name.
+            let value = unsafe {
+                let value = sql::sqlite3_uri_parameter(self.name, key);
+                if value.is_null() {
+                    c""
+                } else {
+                    CStr::from_ptr(value)
+                }
+            };
+            let text = |text: &CStr| text.to_string_lossy().into_owned();
+            (text(name), Secret::new(text(value)))
+        })
+        .collect()
     }
 
     /// A URI parameter that is on or off, as SQLite reads its own.

@@ -5,10 +5,10 @@ use sqlite_loadable::ext::{
     sqlite3, sqlite3_context, sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
 };
 use sqlite_loadable::table::{BestIndexError, IndexInfo, VTab, VTabArguments, VTabCursor};
-use sqlite_loadable::{Result, api};
+use sqlite_loadable::{Error, Result, api};
 
 use super::report::{FIELDS, Report};
-use crate::ffi::zeroed;
+use crate::ffi::{function, guard, zeroed};
 use crate::replica::registry;
 
 #[repr(C)]
@@ -21,7 +21,8 @@ impl<'vtab> VTab<'vtab> for Databases {
     type Aux = ();
     type Cursor = Rows;
 
-    fn connect(_: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
+    fn connect(db: *mut sqlite3, _: Option<&()>, _: VTabArguments) -> Result<(String, Self)> {
+        function::close_to_schema(db);
         let sql = format!("CREATE TABLE replica_databases({})", FIELDS.join(", "));
         Ok((
             sql,
@@ -55,7 +56,8 @@ pub struct Rows {
 
 impl VTabCursor for Rows {
     fn filter(&mut self, _: i32, _: Option<&str>, _: &[*mut sqlite3_value]) -> Result<()> {
-        self.reports = registry::all().iter().map(|r| Report::of(r)).collect();
+        let reports = || registry::all().iter().map(|r| Report::of(r)).collect();
+        self.reports = guard::catch(reports).map_err(|_| Error::new_message("internal error"))?;
         self.at = 0;
         Ok(())
     }

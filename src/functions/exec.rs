@@ -1,26 +1,24 @@
 //! `replica_exec`: one statement at the primary, its result as JSON.
 
 use serde_json::{Value as Json, json};
-use sqlite_loadable::api::{self, ValueType};
-use sqlite_loadable::ext::sqlite3_value;
 
+use super::args::no_memory;
 use crate::error::{Error, Result};
+use crate::ffi::function::Argument as Given;
 use crate::remote::values::{Answer, Argument};
 
 /// A bound argument of the statement.
-pub fn argument(value: &*mut sqlite3_value) -> Result<Argument> {
-    Ok(match api::value_type(value) {
-        ValueType::Null => Argument::null(),
-        ValueType::Integer => Argument::integer(api::value_int64(value)),
-        ValueType::Float => Argument::float(api::value_double(value)),
-        ValueType::Text => Argument::text(
-            api::value_text(value)
+pub fn argument(given: Given) -> Result<Argument> {
+    Ok(match given {
+        Given::Null => Argument::null(),
+        Given::Integer(n) => Argument::integer(n),
+        Given::Float(x) => Argument::float(x),
+        Given::Text(text) => Argument::text(
+            std::str::from_utf8(text)
                 .map_err(|_| Error::Config("an argument is text that is not UTF-8".into()))?,
         ),
-        ValueType::Blob => Argument::blob(match api::value_bytes(value) {
-            0 => &[],
-            _ => api::value_blob(value),
-        }),
+        Given::Blob(blob) => Argument::blob(blob),
+        Given::Lost => return Err(no_memory()),
     })
 }
 

@@ -319,7 +319,7 @@ fn roots(extra: Vec<Certificate<'static>>) -> RootCerts {
 
 /// The certificates in a PEM file.
 fn certificates(path: &str) -> Result<Vec<Certificate<'static>>> {
-    let bad = |why: String| Error::Config(format!("ca_file: '{path}' {why}"));
+    let bad = |why: String| Error::Config(format!("ca_file: the file {why}"));
     let pem = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}")))?;
     let mut certificates = Vec::new();
     for item in ureq::tls::parse_pem(&pem) {

@@ -82,6 +82,11 @@ pub fn read(db_path: &str, companion: Companion) -> Result<Option<File>> {
     open(db_path, companion, false).map(|found| found.map(|(file, _)| file))
 }
 
+/// The file, for its locks alone: whose it is and what is in it does not count.
+pub fn look(db_path: &str, companion: Companion) -> Option<File> {
+    fs::open(&companion.path(db_path), false).ok()
+}
+
 /// The file as it is, for writing to it; None if there is none.
 pub fn write(db_path: &str, companion: Companion) -> Result<Option<File>> {
     open(db_path, companion, true).map(|found| found.map(|(file, _)| file))

@@ -28,6 +28,7 @@ mod session;
 mod staged;
 pub mod status;
 pub mod transaction;
+pub mod turn;
 pub mod undo;
 pub mod writer;
 

@@ -2,16 +2,18 @@
 //! have it open; the options registered for plain opens; the last error.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Replica;
+use super::beside::{self, Companion};
 use super::local::foreign;
 use super::position::PositionFile;
 use super::reader::{Reader, nothing_to_read};
-use crate::config::{Options, Secret, SyncUrl};
+use crate::config::{Given, Options, Secret, SyncUrl};
 use crate::error::{Error, Result};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
@@ -24,18 +26,20 @@ struct Process {
     open: Mutex<HashMap<String, Weak<Replica>>>,
     /// Those that are open for reading alone.
     read: Mutex<HashMap<String, Weak<Replica>>>,
-    registered: Mutex<HashMap<String, Options>>,
+    registered: Mutex<HashMap<String, Given>>,
+    adopting: AtomicBool,
     last_error: Mutex<Option<String>>,
     child: OnceLock<Box<Process>>,
 }
 
 impl Process {
-    fn new(id: u32, registered: HashMap<String, Options>) -> Process {
+    fn new(id: u32, registered: HashMap<String, Given>, adopting: bool) -> Process {
         Process {
             id,
             open: Mutex::default(),
             read: Mutex::default(),
             registered: Mutex::new(registered),
+            adopting: AtomicBool::new(adopting),
             last_error: Mutex::default(),
             child: OnceLock::new(),
         }
@@ -45,14 +49,15 @@ impl Process {
 fn here() -> &'static Process {
     static FIRST: OnceLock<Process> = OnceLock::new();
     let id = fork::process();
-    let mut process = FIRST.get_or_init(|| Process::new(id, HashMap::new()));
+    let mut process = FIRST.get_or_init(|| Process::new(id, HashMap::new(), false));
     while process.id != id {
         let parent = process;
         process = parent.child.get_or_init(|| {
             // What was registered holds for the child, too.
             let registered = parent.registered.try_lock();
             let registered = registered.map_or_else(HashMap::new, |r| r.clone());
-            Box::new(Process::new(id, registered))
+            let adopting = parent.adopting.load(Ordering::Acquire);
+            Box::new(Process::new(id, registered, adopting))
         });
     }
     process
@@ -70,6 +75,7 @@ pub enum Access {
 pub fn open(
     vfs: BaseVfs,
     path: &str,
+    given: &Given,
     mut options: Options,
     access: Access,
 ) -> Result<Option<Arc<Replica>>> {
@@ -79,6 +85,9 @@ pub fn open(
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
+                if options.auth_token.is_some() {
+                    check_trust(path)?;
+                }
                 let identity = store.identity();
                 options.sync_url = Some(SyncUrl::parse(&identity.sync_url)?);
                 options.namespace = options.namespace.or_else(|| identity.namespace.clone());
@@ -98,7 +107,8 @@ pub fn open(
             }
         }
     };
-    agree(&replica, &options)?;
+    agree(&replica, given, &options)?;
+    join(&replica, &options)?;
     replica
         .ensure_ready()
         .inspect_err(|e| replica.status.failed(e))?;
@@ -121,8 +131,7 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
         && named.base != remembered.base
     {
         return Err(Error::Config(format!(
-            "'{path}' is a replica of {}, not of {}",
-            remembered.text, named.text
+            "'{path}' is a replica of another primary than that sync_url's"
         )));
     }
     options.sync_url.get_or_insert(remembered);
@@ -138,31 +147,66 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     Ok(Some(replica))
 }
 
-/// A further connection may bring a newer token and ask for background work,
-/// but for no other primary.
-fn agree(replica: &Replica, options: &Options) -> Result<()> {
-    let current = replica.options();
-    if let (Some(ours), Some(theirs)) = (&current.sync_url, &options.sync_url)
-        && ours.base != theirs.base
-    {
-        return Err(Error::Config(format!(
-            "'{}' is open in this process with sync_url {}, not {}",
-            replica.path(),
-            ours.text,
-            theirs.text
-        )));
+/// A token goes where the user, or this library on the user's behalf, said:
+/// not where somebody else may have written.
+fn check_trust(path: &str) -> Result<()> {
+    match beside::read(path, Companion::Position)? {
+        Some(file) if !beside::is_open_to_others(&file) => Ok(()),
+        _ => Err(Error::Config(format!(
+            "others may write '{}', so no auth_token is sent to the address in it; give the sync_url, too",
+            Companion::Position.path(path)
+        ))),
     }
-    match &options.auth_token {
-        Some(token) if current.auth_token.as_ref() != Some(token) => {
-            replica.configure("auth_token", token.expose())?;
-        }
-        _ => {}
+}
+
+/// What is one for all connections of the process: a further one may leave it
+/// out, or must say the same.
+pub fn agree(replica: &Replica, given: &Given, options: &Options) -> Result<()> {
+    let now = replica.options();
+    let other_token = now.auth_token.is_some() && now.auth_token != options.auth_token;
+    let differs = [
+        ("sync_url", now.sync_url != options.sync_url),
+        ("namespace", now.namespace != options.namespace),
+        ("auth_token", other_token),
+        ("ca_file", now.ca_file != options.ca_file),
+        ("timeout", now.timeout != options.timeout),
+        ("write_lock", now.write_lock != options.write_lock),
+        ("write_path", now.write_path != options.write_path),
+        (
+            "read_your_writes",
+            now.read_your_writes != options.read_your_writes,
+        ),
+    ];
+    let mut differing = differs
+        .iter()
+        .filter(|(name, differs)| *differs && given.has(name));
+    let Some((name, _)) = differing.next() else {
+        return Ok(());
+    };
+    let way_out = match *name {
+        "auth_token" | "timeout" => format!(
+            "leave it out, and change it for all of them with `SELECT replica_config('{name}', …)`"
+        ),
+        _ => "leave it out, or close the other connections first".to_string(),
+    };
+    Err(Error::Config(format!(
+        "'{}' is open in this process with another {name}; {way_out}",
+        replica.path()
+    )))
+}
+
+/// What a further connection may add: a token where there is none, and
+/// background work.
+fn join(replica: &Replica, options: &Options) -> Result<()> {
+    let now = replica.options();
+    if let (None, Some(token)) = (&now.auth_token, &options.auth_token) {
+        replica.configure("auth_token", token.expose())?;
     }
-    if options.live && !current.live {
+    if options.live && !now.live {
         replica.configure("live", "1")?;
     }
     let interval = options.sync_interval;
-    if !interval.is_zero() && interval != current.sync_interval {
+    if !interval.is_zero() && interval != now.sync_interval {
         replica.configure("sync_interval", &interval.as_secs_f64().to_string())?;
     }
     Ok(())
@@ -188,20 +232,32 @@ pub fn all() -> Vec<Arc<Replica>> {
 }
 
 /// Has plain opens of `path` be this replica from now on.
-pub fn register(path: String, options: Options) {
-    here().registered.lock().insert(path, options);
+pub fn register(path: String, given: Given) {
+    here().registered.lock().insert(path, given);
 }
 
-pub fn registered(path: &str) -> Option<Options> {
+pub fn registered(path: &str) -> Option<Given> {
     here().registered.lock().get(path).cloned()
+}
+
+/// Whether every plain open of a replica is that replica.
+pub fn adopt(on: bool) {
+    here().adopting.store(on, Ordering::Release);
+}
+
+pub fn is_adopting() -> bool {
+    here().adopting.load(Ordering::Acquire)
+}
+
+/// Whether the file beside it says that `path` is a replica.
+pub fn is_remembered(path: &str) -> Result<bool> {
+    beside::read(path, Companion::Position).map(|file| file.is_some())
 }
 
 /// Later plain opens of `path` use its new key.
 pub fn key_changed(path: &str, key: &Secret) {
-    if let Some(options) = here().registered.lock().get_mut(path)
-        && options.encryption_key.is_some()
-    {
-        options.encryption_key = Some(key.clone());
+    if let Some(given) = here().registered.lock().get_mut(path) {
+        given.replace("encryption_key", key);
     }
 }
 

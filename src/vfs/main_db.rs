@@ -3,6 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sql;
 use parking_lot::Mutex;
@@ -17,7 +18,9 @@ use crate::ffi::busy::BusyHandler;
 use crate::ffi::file::Real;
 use crate::ffi::pragma::{Pragma, prefix_vfs_name};
 use crate::ffi::shim_file::FileHooks;
+use crate::ffi::shm::ShmLock;
 use crate::replica::Replica;
+use crate::replica::turn::Turn;
 use crate::replica::writer::Begin;
 use crate::wal::index;
 
@@ -25,6 +28,12 @@ use crate::wal::index;
 const FCNTL_IS_REPLICA: c_int = 0x4c52_4550;
 /// Another: OK while this connection is inside a write transaction.
 const FCNTL_IS_WRITING: c_int = 0x4c52_4557;
+
+const LOCK: c_int = sql::SQLITE_SHM_LOCK | sql::SQLITE_SHM_EXCLUSIVE;
+const UNLOCK: c_int = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
+/// So long a write that has come again is kept waiting for its turn, before
+/// the busy handler is asked once more.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Whether this connection has the schema open through our VFS as a replica.
 pub fn is_replica(db: *mut sql::sqlite3, schema: &str) -> bool {
@@ -42,12 +51,14 @@ pub struct MainDb {
     transaction: Arc<Mutex<Transaction>>,
     busy: Option<BusyHandler>,
     locks: Locks,
+    turn: Turn,
 }
 
 impl MainDb {
     pub fn new(replica: Arc<Replica>) -> MainDb {
         MainDb {
             transaction: Arc::new(Mutex::new(Transaction::new(replica.clone()))),
+            turn: Turn::new(replica.path()),
             replica,
             busy: None,
             locks: Locks::default(),
@@ -79,20 +90,44 @@ impl MainDb {
         attention::listening_to(connected, work)
     }
 
-    /// WAL_WRITE_LOCK for a transaction that the replica is to know of.
-    fn begin_write(&self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
-        match real.shm_lock(slot, count, flags) {
-            sql::SQLITE_OK => {}
-            code => {
-                if code == sql::SQLITE_BUSY {
-                    self.replica.give_way();
+    /// WAL_WRITE_LOCK, when it is this connection's turn. Whoever has come
+    /// again, which the busy handler or the program wanted, is given a moment;
+    /// what the database has become then, SQLite has to look at anew.
+    fn take_turn(&self, real: Real) -> c_int {
+        let seen = self.turn.is_waiting().then(|| index::peek(real));
+        let end = Instant::now() + MOMENT;
+        loop {
+            if self.turn.has_come() {
+                match real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, LOCK) {
+                    sql::SQLITE_OK if seen.is_none_or(|seen| seen == index::peek(real)) => {
+                        return sql::SQLITE_OK;
+                    }
+                    sql::SQLITE_OK => {
+                        real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
+                        return sql::SQLITE_BUSY;
+                    }
+                    sql::SQLITE_BUSY => {
+                        self.turn.wait();
+                    }
+                    code => return code,
                 }
-                return code;
             }
+            self.replica.give_way();
+            if seen.is_none() || Instant::now() > end {
+                return sql::SQLITE_BUSY;
+            }
+            std::thread::sleep(self.turn.pause());
+        }
+    }
+
+    /// WAL_WRITE_LOCK for a transaction that the replica is to know of.
+    fn begin_write(&self, real: Real) -> c_int {
+        match self.take_turn(real) {
+            sql::SQLITE_OK => {}
+            code => return code,
         }
         let unlock = || {
-            let flags = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
-            real.shm_lock(slot, count, flags);
+            real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
         };
         let busy = self.busy;
         let begun = self
@@ -100,16 +135,22 @@ impl MainDb {
             .begin_write(&mut || busy.is_some_and(|handler| handler.ask()));
         let behind = match begun {
             Ok(Begin::Ready) => {
+                self.turn.leave();
                 self.transaction.lock().begin();
                 return sql::SQLITE_OK;
             }
             Ok(Begin::CaughtUp) => {
+                // The statement comes again, and then it is still its turn.
+                self.turn.wait();
                 unlock();
                 return sql::SQLITE_BUSY_SNAPSHOT;
             }
             Ok(Begin::Behind) => None,
             Err(e) => Some(e),
         };
+        if behind.is_some() {
+            self.turn.leave();
+        }
         unlock();
         match behind.map_or_else(|| self.replica.catch_up(), Err) {
             // A snapshot cannot move: a statement of its own is begun again by
@@ -253,7 +294,7 @@ impl FileHooks for MainDb {
             .locks
             .ask(&self.transaction.lock().phase, slot, count, flags);
         match asks {
-            Asks::ToWrite => self.listening(|| self.begin_write(real, slot, count, flags)),
+            Asks::ToWrite => self.listening(|| self.begin_write(real)),
             Asks::ToEnd => self.listening(|| self.end_write(real, slot, count, flags)),
             Asks::BeforeReading => self.before_reading(real),
             Asks::ToCheckpoint => real.shm_lock(slot, count, flags),

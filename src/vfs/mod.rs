@@ -4,6 +4,7 @@
 mod access;
 mod crypt;
 mod main_db;
+mod plain;
 mod schema_watch;
 mod transaction;
 mod wal_file;
@@ -15,8 +16,10 @@ use libsqlite3_sys as sql;
 
 use self::main_db::MainDb;
 use self::wal_file::WalFile;
-use crate::config::{Options, Secret};
+use crate::config::{Given, Secret};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
+use crate::ffi::connections;
 use crate::ffi::file::Real;
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
@@ -28,10 +31,12 @@ use crate::replica::registry::{self, Access};
 
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
+pub use self::plain::{adopt, check_early_open, foreign_keys, register_path};
 
 /// For URIs: `vfs=replica`.
 const NAME: &CStr = c"replica";
-/// Becomes the default once a path is registered by `replica_open`.
+/// Becomes the default once a path is registered by `replica_open`, or
+/// replicas are adopted.
 const DEFAULT_NAME: &CStr = c"replica-registered";
 
 static VFS: OnceLock<Registered> = OnceLock::new();
@@ -52,72 +57,57 @@ pub fn register() -> std::result::Result<(), String> {
     let raw = BaseVfs::default().ok_or("libreplica: SQLite has no default VFS")?;
     let failed = |code: c_int| format!("libreplica: registering the VFS failed with code {code}");
     let base = crypt::register(raw).map_err(failed)?;
-    ShimVfs::register(
-        NAME,
-        base,
-        Opener {
-            base,
-            registered_only: false,
-        },
-    )
-    .map_err(failed)?;
-    let plain = ShimVfs::register(
-        DEFAULT_NAME,
-        base,
-        Opener {
-            base,
-            registered_only: true,
-        },
-    )
-    .map_err(failed)?;
+    ShimVfs::register(NAME, base, Opener { base, plain: false }).map_err(failed)?;
+    let plain =
+        ShimVfs::register(DEFAULT_NAME, base, Opener { base, plain: true }).map_err(failed)?;
     let _ = VFS.set(Registered { raw, base, plain });
-    Ok(())
+    match plain::adoption_wanted()? {
+        true => adopt(true).map_err(|e| format!("libreplica: {e}")),
+        false => Ok(()),
+    }
 }
 
-/// Has plain opens of `path` be a replica with these options. Answers the full path.
-pub fn register_path(path: &str, options: Options) -> Result<String> {
-    let vfs = VFS
-        .get()
-        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
-    let path = vfs.base.full_path(path)?;
-    registry::register(path.clone(), options);
-    match vfs.plain.make_default() {
-        0 => Ok(path),
-        code => Err(Error::Internal(format!(
-            "making the VFS the default failed with code {code}"
-        ))),
+fn registered() -> Result<&'static Registered> {
+    VFS.get()
+        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))
+}
+
+impl Registered {
+    fn make_default(&self) -> Result<()> {
+        match self.plain.make_default() {
+            sql::SQLITE_OK => Ok(()),
+            code => Err(Error::Internal(format!(
+                "making the VFS the default failed with code {code}"
+            ))),
+        }
     }
 }
 
 /// Changes the key of the encrypted database at `path`, which is open.
 pub fn rekey(path: &str, new: &Secret) -> Result<()> {
-    let vfs = VFS
-        .get()
-        .ok_or_else(|| Error::Internal("the VFS is not registered".into()))?;
-    crypt::rekey(&vfs.raw, path, new)
+    crypt::rekey(&registered()?.raw, path, new)
 }
 
 struct Opener {
     base: BaseVfs,
-    /// Plain opens: only registered paths are ours.
-    registered_only: bool,
+    /// Plain opens: only what was registered or is adopted is ours.
+    plain: bool,
 }
 
 impl Opener {
     fn open_replica(&self, request: &Request) -> Result<Option<MainDb>> {
         let Some(path) = request.path() else {
-            return match self.registered_only {
+            return match self.plain {
                 true => Ok(None),
                 false => Err(Error::Config("the path of a replica must be UTF-8".into())),
             };
         };
         // Without a word of its own this open has no key.
         crypt::offer(path, None)?;
-        let options = match registry::registered(path) {
-            Some(options) => options,
-            None if self.registered_only => return Ok(None),
-            None => Options::read(|name| request.parameter(name))?,
+        let Some(given) = self.given(path, request)? else {
+            return Ok(None);
         };
+        let options = given.options()?;
         for option in [c"immutable", c"nolock"] {
             if request.is_on(option) {
                 refuse_without_locks(path, &option.to_string_lossy())?;
@@ -125,7 +115,22 @@ impl Opener {
         }
         crypt::offer(path, options.encryption_key.as_ref())?;
         let access = access(request, path);
-        Ok(registry::open(self.base, path, options, access)?.map(MainDb::new))
+        Ok(registry::open(self.base, path, &given, options, access)?.map(MainDb::new))
+    }
+
+    /// The options of an open. None if it is none of ours.
+    fn given(&self, path: &str, request: &Request) -> Result<Option<Given>> {
+        let known = registry::registered(path);
+        let adopted = self.plain && known.is_none();
+        if adopted && !(registry::is_adopting() && registry::is_remembered(path)?) {
+            return Ok(None);
+        }
+        let uri = Given::from_uri(request.parameters())?;
+        let mut given = known.unwrap_or_default().merge(&uri)?;
+        if adopted {
+            given.complete_from_environment()?;
+        }
+        Ok(Some(given))
     }
 }
 
@@ -224,7 +229,8 @@ impl VfsHooks for Opener {
         if !request.is_main_db() {
             return Ok(None);
         }
-        let opened = self.open_replica(request).map_err(|e| {
+        let open = || self.open_replica(request);
+        let opened = attention::listening_to(connections::attaching(), open).map_err(|e| {
             // xOpen has no place for words; these are kept for replica_last_error().
             let text = e.to_string();
             log::error(e.open_code(), &text);

@@ -43,9 +43,16 @@ pub fn is_valid(file: Real) -> bool {
         if attempt > 0 {
             std::thread::sleep(Duration::from_micros(50));
         }
-        let mapped = matches!(file.block(0, false), Ok(Some(_)));
-        mapped && matches!(WalIndex(&file).header(), Ok(Some(_)))
+        peek(file).is_some()
     })
+}
+
+/// The header as it is now, if it holds: which state readers find.
+pub fn peek(file: Real) -> Option<Header> {
+    match file.block(0, false) {
+        Ok(Some(_)) => WalIndex(&file).header().ok().flatten(),
+        _ => None,
+    }
 }
 
 /// The header stands twice, 48 bytes each.

@@ -20,6 +20,10 @@ class Build:
     options: tuple = ()  # without SQLITE_
     own: bool = False  # besides, those with which the package builds it
 
+    @property
+    def number(self):
+        return tuple(map(int, self.version.split(".")))
+
 
 def crate(version, release, *options):
     return Build(version, CRATE, release, options)

@@ -16,7 +16,7 @@ use crate::crypt::keys::UserKey;
 use crate::crypt::vault::{self, Access};
 use crate::error::{Error, Result};
 use crate::ffi::api;
-use crate::ffi::file::Real;
+use crate::ffi::file::{FileKind, OsFile, Real};
 use crate::ffi::sealed_vfs::SealedHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs};
 use crate::ffi::vfs::BaseVfs;
@@ -45,6 +45,16 @@ pub use crate::crypt::vault::withdraw;
 /// Whether an encrypted database is open at `path`.
 pub fn is_open(path: &str) -> bool {
     vault::find(path).is_some()
+}
+
+/// Whether the file at `path` is an encrypted database. `base` sees its bytes.
+pub fn is_encrypted_file(base: &BaseVfs, path: &str) -> Result<bool> {
+    let file = OsFile::open(base, path, FileKind::Database, false)?;
+    match db::slot(&file) {
+        Ok(_) => Ok(true),
+        Err(Error::NotADb(_)) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 struct Crypt {
