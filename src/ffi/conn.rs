@@ -54,6 +54,8 @@ impl Connection {
             path: path.to_string(),
         };
         conn.check("open", rc)?;
+        // Before anything is read: a SQLite may be built to lock exclusively.
+        conn.run(c"PRAGMA locking_mode=NORMAL")?;
         conn.run(c"PRAGMA wal_autocheckpoint=0")?;
         conn.run(c"PRAGMA synchronous=NORMAL")?;
         Ok(conn)
