@@ -113,6 +113,7 @@ impl Error {
         match self {
             Error::Auth(_) => sql::SQLITE_AUTH,
             Error::Busy(_) => sql::SQLITE_BUSY,
+            Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::NotADb(_) => sql::SQLITE_NOTADB,
             Error::Io { code, .. } if *code == sql::SQLITE_NOTADB => *code,
             _ => sql::SQLITE_CANTOPEN,

@@ -61,16 +61,25 @@ pub unsafe extern "C" fn sqlite3_replica_init(
             return Err("libreplica: out of memory".to_string());
         }
         // Auto-extensions run on connections to come, not on this one.
-        functions::define(db).map_err(|e| format!("libreplica: {}", e.result_error_message()))
+        define(db).map_err(|e| format!("libreplica: {e}"))
     });
     match loaded.and_then(|r| r) {
         Ok(()) => OK_LOAD_PERMANENTLY,
         Err(text) => {
             // SAFETY: SQLite frees the text it is given here.
-            unsafe { api::set_text(error, &text) };
+            unsafe { api::set_text(host, error, &text) };
             sql::SQLITE_ERROR
         }
     }
+}
+
+/// Defines our functions, unless the connection has them: while a statement
+/// runs on it (such as the one that loads us) they cannot be defined again.
+fn define(db: *mut sql::sqlite3) -> Result<(), String> {
+    if api::prepares(db, c"SELECT replica_version() FROM replica_databases") {
+        return Ok(());
+    }
+    functions::define(db).map_err(|e| e.result_error_message())
 }
 
 /// Runs on every connection that is opened from now on. Always OK: no failure

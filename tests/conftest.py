@@ -8,7 +8,8 @@ pytest.register_assert_rewrite("harness")
 from harness.faults import FaultProxy
 from harness.host import DEFAULTS, Host
 from harness.keys import Signer
-from harness.paths import SO, SQLD
+from harness import sqlites
+from harness.paths import SO, SQLD, SQLITE
 from harness.peer import History, ScriptedPeer
 from harness.primary import Primary
 from harness.proxy import Proxy
@@ -28,6 +29,8 @@ def pytest_configure(config):
     for needed in (SO, SQLD):
         if not needed.exists():
             raise pytest.UsageError(f"{needed} is missing (tests/setup.sh, cargo build --release)")
+    if SQLITE:
+        sqlites.check(SQLITE)
 
 
 @pytest.fixture(params=["pages", "rows"])

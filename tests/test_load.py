@@ -46,6 +46,45 @@ def test_loading_twice(primary, path):
     assert (result.stdout, result.stderr) == ("200|1\n", "")
 
 
+def test_loading_by_sql_any_number_of_times(primary, path):
+    """The statement that loads is running meanwhile, and so may others be."""
+    load = f"SELECT load_extension('{LIB}');\n"
+    result = loaded_shell(f"""{load * 3}.open "{replica_uri(path, primary.url)}"\n{load * 2}"""
+                          f"SELECT id, load_extension('{LIB}') FROM users ORDER BY id LIMIT 2;\nSELECT replica_version() <> '';\n")
+    assert (result.stdout, result.stderr) == ("\n" * 5 + "1|\n2|\n1\n", "")
+
+
+def test_two_sqlites_in_one_process(primary, path):
+    """The second one is told so, and the first goes on."""
+    program = f"""
+import sqlite3, sys
+sys.path.insert(0, {str(DEPS / "py")!r})
+import apsw
+assert apsw.sqlite_lib_version() != sqlite3.sqlite_version
+def load(db):
+    db.enable_load_extension(True)
+    db.load_extension({LIB!r})
+first = sqlite3.connect(":memory:")
+load(first)
+db = sqlite3.connect({replica_uri(path, primary.url)!r}, uri=True, isolation_level=None)
+db.execute("UPDATE users SET name = 'before' WHERE id = 1")
+for _ in range(2):
+    try:
+        load(apsw.Connection(":memory:"))
+        print("loaded")
+    except apsw.Error as error:
+        print(error)
+db.execute("UPDATE users SET name = 'behind' WHERE id = 2")
+load(first)
+sqlite3.connect({replica_uri(path, primary.url)!r}, uri=True).execute("SELECT replica_sync()").fetchall()
+"""
+    result = subprocess.run([PYTHON, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, second = result.stdout.splitlines()
+    assert first == second and "another SQLite of this process" in first
+    assert primary.sql("SELECT name FROM users WHERE id < 3") == [["before"], ["behind"]]
+
+
 def test_two_connections_load_it(host, primary, path):
     first, second = Db(host, ":memory:", False, LIB), Db(host, ":memory:", False, LIB)
     first.close()

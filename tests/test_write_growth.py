@@ -76,3 +76,19 @@ def test_a_transaction_of_100_mb(host, db, write_path):
     same(db)
     db("UPDATE t SET x = randomblob(3999)")
     same(db)
+
+
+@pytest.mark.parametrize("length", [60, 150, 470])
+def test_by_one_page_at_a_time_however_full_the_schema_is(length, db):
+    """Nobody else writes, so no transaction has to be begun again. Every fill of the schema's last page comes by."""
+    for n in range(60):
+        db("BEGIN")
+        db("SELECT count(*) FROM t")
+        db("INSERT INTO t(x) VALUES(zeroblob(4092 - 20))")
+        db(f"CREATE VIEW view{n:03} AS SELECT '{'x' * (length + n % 7)}'")
+        db("COMMIT")
+        db("BEGIN")
+        db("SELECT count(*) FROM t")
+        db("INSERT INTO t(x) VALUES(zeroblob(4092))")
+        db("COMMIT")
+    same(db)

@@ -1,37 +1,56 @@
 //! The host's API table and the few calls that need nothing else.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libsqlite3_sys as sql;
+use parking_lot::Mutex;
 
 /// The oldest host that is accepted: the oldest whose table has every call
 /// that libsqlite3-sys binds.
 pub const MIN_VERSION: &str = "3.34.1";
 
-static READY: AtomicBool = AtomicBool::new(false);
+/// The table of the one SQLite that this library serves; null before the first load.
+static HOST: AtomicPtr<sql::sqlite3_api_routines> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes over the host's API table. Answers why not, if it cannot be used.
+/// Takes over the host's API table, the first time. Answers why not, if it
+/// cannot be used: too old, or another SQLite's than the one that is served.
 ///
 /// # Safety
-/// `api` is the table that SQLite handed to the extension's entry point.
-pub unsafe fn init(api: *mut sql::sqlite3_api_routines) -> Result<(), String> {
-    if api.is_null() {
+/// `host` is the table that SQLite handed to the extension's entry point.
+pub unsafe fn init(host: *mut sql::sqlite3_api_routines) -> Result<(), String> {
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = LOADING.lock();
+    if host.is_null() {
         return Err("libreplica: the host gave no API table".into());
+    }
+    let served = HOST.load(Ordering::Acquire);
+    if !served.is_null() {
+        // SAFETY: both are tables of a SQLite; those do not move.
+        let [ours, theirs] =
+            [served, host].map(|api| unsafe { (*api).malloc64 }.map(|f| f as usize));
+        return match ours == theirs {
+            true => Ok(()),
+            false => Err("libreplica serves another SQLite of this process already, the one that loaded it first; use one of the two for replicas, or two processes".into()),
+        };
     }
     // SAFETY: per contract the table is the host's, complete for its version.
     unsafe {
-        sql::rusqlite_extension_init2(api)
+        sql::rusqlite_extension_init2(host)
             .map_err(|_| format!("libreplica needs SQLite {MIN_VERSION} or newer"))?;
-        sqlite_loadable::ext::faux_sqlite_extension_init2(api.cast());
+        sqlite_loadable::ext::faux_sqlite_extension_init2(host.cast());
     }
-    READY.store(true, Ordering::Release);
+    HOST.store(host, Ordering::Release);
     Ok(())
+}
+
+fn is_ready() -> bool {
+    !HOST.load(Ordering::Acquire).is_null()
 }
 
 /// Writes to SQLite's error log (`SQLITE_CONFIG_LOG`), the host's own choice.
 pub fn log(code: c_int, message: &str) {
-    if !READY.load(Ordering::Acquire) {
+    if !is_ready() {
         return;
     }
     let text =
@@ -143,14 +162,43 @@ pub fn auto_extension(
     }
 }
 
-/// Gives SQLite a text of its own to free; without memory, or where it is not
-/// asked for, none.
+/// Whether a connection knows what this statement needs.
+pub fn prepares(db: *mut sql::sqlite3, statement: &CStr) -> bool {
+    let mut prepared = std::ptr::null_mut();
+    // SAFETY: db is live, the statement NUL-terminated; finalize takes null, too.
+    unsafe {
+        let code = sql::sqlite3_prepare_v2(
+            db,
+            statement.as_ptr(),
+            -1,
+            &mut prepared,
+            std::ptr::null_mut(),
+        );
+        sql::sqlite3_finalize(prepared);
+        // The connection's own error is not to be ours.
+        exec(db, c"");
+        code == sql::SQLITE_OK
+    }
+}
+
+/// Gives the host that loads the library a text of its own to free; without
+/// memory, or where it is not asked for, none.
 ///
 /// # Safety
-/// `slot` is null or SQLite's place for such a text.
-pub unsafe fn set_text(slot: *mut *mut c_char, text: &str) {
-    if !slot.is_null() && READY.load(Ordering::Acquire) {
-        // SAFETY: per contract.
-        unsafe { *slot = malloc_text(text) }
+/// `slot` and `host` are the arguments of the extension's entry point.
+pub unsafe fn set_text(host: *mut sql::sqlite3_api_routines, slot: *mut *mut c_char, text: &str) {
+    if slot.is_null() || host.is_null() {
+        return;
+    }
+    // SAFETY: per contract. Not by the table that is served: it may be
+    // another SQLite's, or none. Every SQLite that loads extensions has malloc.
+    unsafe {
+        let Some(malloc) = (*host).malloc else { return };
+        let copy = malloc(text.len() as c_int + 1).cast::<u8>();
+        if !copy.is_null() {
+            std::ptr::copy_nonoverlapping(text.as_ptr(), copy, text.len());
+            *copy.add(text.len()) = 0;
+            *slot = copy.cast();
+        }
     }
 }

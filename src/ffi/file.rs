@@ -89,6 +89,30 @@ impl Real {
             sql::SQLITE_IOERR_SHMMAP
         )
     }
+    /// A wal-index block; None where it does not exist and `extend` is false.
+    pub fn shm_block(
+        &self,
+        block: u32,
+        extend: bool,
+        read_only: bool,
+    ) -> std::result::Result<Option<Block<'_>>, c_int> {
+        let mut base = ptr::null_mut();
+        match self.shm_map(
+            block as c_int,
+            BLOCK_SIZE as c_int,
+            extend.into(),
+            &mut base,
+        ) {
+            sql::SQLITE_OK if base.is_null() => Ok(None),
+            sql::SQLITE_READONLY if !read_only || base.is_null() => Err(sql::SQLITE_READONLY),
+            sql::SQLITE_OK | sql::SQLITE_READONLY => {
+                // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until the
+                // file's xShmUnmap; a Real is used only while the file is open.
+                Ok(Some(unsafe { Block::from_raw(base.cast()) }))
+            }
+            code => Err(code),
+        }
+    }
     pub fn shm_lock(self, slot: c_int, count: c_int, flags: c_int) -> c_int {
         call!(
             self,
@@ -132,6 +156,7 @@ impl FileKind {
             FileKind::Database => "",
             FileKind::Wal => "-wal",
             FileKind::Journal => "-journal",
+            // As in `replica/beside.rs`, which makes it.
             FileKind::Undo => "-replica-undo",
         };
         format!("{db_path}{suffix}")
@@ -177,6 +202,7 @@ impl Drop for Filename {
 /// base VFS keeps the descriptor while the process holds locks on the file.
 pub struct OsFile {
     real: Real,
+    writable: bool,
     shm: bool,
     path: String,
     // Both outlive `real`, which points into them.
@@ -191,6 +217,22 @@ unsafe impl Send for OsFile {}
 impl OsFile {
     /// Opens `path` (of the kind's own: `app.db`, `app.db-wal`), creating it on request.
     pub fn open(vfs: &BaseVfs, db_path: &str, kind: FileKind, create: bool) -> Result<OsFile> {
+        let create = if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READWRITE | create)
+    }
+
+    /// Makes the file; an error if there is one.
+    pub fn create_new(vfs: &BaseVfs, db_path: &str, kind: FileKind) -> Result<OsFile> {
+        let new = sql::SQLITE_OPEN_CREATE | sql::SQLITE_OPEN_EXCLUSIVE;
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READWRITE | new)
+    }
+
+    /// Opens the file to be looked at.
+    pub fn open_to_read(vfs: &BaseVfs, db_path: &str, kind: FileKind) -> Result<OsFile> {
+        Self::open_with(vfs, db_path, kind, sql::SQLITE_OPEN_READONLY)
+    }
+
+    fn open_with(vfs: &BaseVfs, db_path: &str, kind: FileKind, how: c_int) -> Result<OsFile> {
         let name = Filename::new(&match kind {
             FileKind::Undo => kind.path(db_path),
             _ => db_path.to_string(),
@@ -210,9 +252,8 @@ impl OsFile {
                 sql::SQLITE_OPEN_MAIN_JOURNAL,
             ),
         };
-        let flags = sql::SQLITE_OPEN_READWRITE
-            | kind_flag
-            | if create { sql::SQLITE_OPEN_CREATE } else { 0 };
+        let flags = how | kind_flag;
+        let writable = how & sql::SQLITE_OPEN_READWRITE != 0;
         let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
         let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
         let mut out_flags = 0;
@@ -223,9 +264,13 @@ impl OsFile {
         // SAFETY: as just checked.
         let real = opened.then(|| unsafe { Real::new(file) });
         match real {
-            Some(real) if rc == sql::SQLITE_OK && out_flags & sql::SQLITE_OPEN_READONLY == 0 => {
+            Some(real)
+                if rc == sql::SQLITE_OK
+                    && !(writable && out_flags & sql::SQLITE_OPEN_READONLY != 0) =>
+            {
                 Ok(OsFile {
                     real,
+                    writable,
                     shm: false,
                     path: shown,
                     _memory: memory,
@@ -319,17 +364,9 @@ impl OsFile {
 
     /// A wal-index block; None where it does not exist and `extend` is false.
     pub fn shm_block(&self, block: u32, extend: bool) -> Result<Option<Block<'_>>> {
-        let mut base = ptr::null_mut();
-        let rc = self.real.shm_map(
-            block as c_int,
-            BLOCK_SIZE as c_int,
-            extend.into(),
-            &mut base,
-        );
-        self.check("map the wal-index of", rc)?;
-        // SAFETY: xShmMap maps BLOCK_SIZE bytes, page-aligned, until xShmUnmap,
-        // which only Drop calls: the borrow of self covers it.
-        Ok((!base.is_null()).then(|| unsafe { Block::from_raw(base.cast()) }))
+        // Memory that cannot be written to is enough for who only looks.
+        let block = self.real.shm_block(block, extend, !self.writable);
+        block.map_err(|code| Error::io("map the wal-index of", &self.path, code))
     }
 
     /// Notes that shared memory is open and has to be given back on drop.

@@ -13,7 +13,7 @@ use sqlite_loadable::ext::{
     sqlite3ext_value_type,
 };
 
-use super::guard;
+use super::{connections, guard};
 
 /// A function, under its name.
 pub struct Function {
@@ -39,6 +39,35 @@ pub enum Argument<'a> {
     Blob(&'a [u8]),
     /// There is no memory for it.
     Lost,
+}
+
+/// Defines `replica_version()`. Its data is the connection: when that closes,
+/// SQLite destroys them.
+pub fn define_version(db: *mut sql::sqlite3) -> c_int {
+    let flags = sql::SQLITE_UTF8 | sql::SQLITE_DIRECTONLY;
+    // SAFETY: db is live; what the destructor is called with is what `opened` has noted.
+    unsafe {
+        connections::opened(db);
+        sqlite3ext_create_function_v2(
+            db,
+            c"replica_version".as_ptr(),
+            0,
+            flags,
+            db.cast(),
+            Some(version),
+            None,
+            None,
+            Some(connections::closed),
+        )
+    }
+}
+
+unsafe extern "C" fn version(
+    context: *mut sql::sqlite3_context,
+    _: c_int,
+    _: *mut *mut sql::sqlite3_value,
+) {
+    let _ = guard::catch(|| api::result_text(context, env!("CARGO_PKG_VERSION")));
 }
 
 /// Defines a function on a connection, for programs alone: no trigger or view

@@ -6,12 +6,16 @@
 #![allow(unsafe_code)]
 
 pub mod api;
+pub mod attention;
 pub mod busy;
 pub mod conn;
+pub mod connections;
 pub mod file;
 pub mod fork;
+pub mod fs;
 pub mod function;
 pub mod guard;
+pub mod places;
 pub mod pragma;
 pub mod sealed_file;
 pub mod sealed_vfs;
@@ -20,7 +24,6 @@ pub mod shim_vfs;
 pub mod shm;
 pub mod statement;
 pub mod thread;
-pub mod user;
 pub mod vfs;
 pub mod wipe;
 pub mod zeroed;

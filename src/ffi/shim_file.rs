@@ -20,9 +20,19 @@ pub trait FileHooks: Sized {
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         real.write_bytes(bytes, at as u64)
     }
+    fn truncate(&mut self, real: Real, size: i64) -> c_int {
+        real.truncate(size)
+    }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         real.lock(level)
     }
+    fn unlock(&mut self, real: Real, level: c_int) -> c_int {
+        real.unlock(level)
+    }
+    /// The wal-index is mapped.
+    fn shm_opened(&mut self) {}
+    /// And is no more.
+    fn shm_closed(&mut self) {}
     /// An exclusive lock.
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         real.shm_lock(slot, count, flags)
@@ -205,7 +215,7 @@ impl<H: FileHooks> ShimFile<H> {
     // Forwarding only: nothing here can panic.
     unsafe extern "C" fn truncate(file: *mut sql::sqlite3_file, size: i64) -> c_int {
         // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.truncate(size)
+        guard(|| unsafe { Self::hooks(file).truncate(Self::real(file), size) })
     }
     unsafe extern "C" fn sync(file: *mut sql::sqlite3_file, flags: c_int) -> c_int {
         // SAFETY: a method of an open file.
@@ -217,7 +227,7 @@ impl<H: FileHooks> ShimFile<H> {
     }
     unsafe extern "C" fn unlock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
         // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.unlock(level)
+        guard(|| unsafe { Self::hooks(file).unlock(Self::real(file), level) })
     }
     unsafe extern "C" fn check_reserved_lock(
         file: *mut sql::sqlite3_file,
@@ -241,16 +251,27 @@ impl<H: FileHooks> ShimFile<H> {
         extend: c_int,
         out: *mut *mut c_void,
     ) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.shm_map(block, size, extend, out)
+        guard(|| {
+            // SAFETY: a method of an open file.
+            let (real, hooks) = unsafe { (Self::real(file), Self::hooks(file)) };
+            let rc = real.shm_map(block, size, extend, out);
+            if rc == sql::SQLITE_OK {
+                hooks.shm_opened();
+            }
+            rc
+        })
     }
     unsafe extern "C" fn shm_barrier(file: *mut sql::sqlite3_file) {
         // SAFETY: a method of an open file.
         unsafe { Self::real(file) }.shm_barrier()
     }
     unsafe extern "C" fn shm_unmap(file: *mut sql::sqlite3_file, delete: c_int) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.shm_unmap(delete)
+        guard(|| {
+            // SAFETY: a method of an open file.
+            let (real, hooks) = unsafe { (Self::real(file), Self::hooks(file)) };
+            hooks.shm_closed();
+            real.shm_unmap(delete)
+        })
     }
     unsafe extern "C" fn fetch(
         file: *mut sql::sqlite3_file,

@@ -24,6 +24,13 @@ impl Request {
         self.flags & sql::SQLITE_OPEN_WAL != 0 && !self.name.is_null()
     }
 
+    /// A rollback journal is to be made (not looked at, or rolled back).
+    pub fn makes_journal(&self) -> bool {
+        self.has(sql::SQLITE_OPEN_MAIN_JOURNAL)
+            && self.has(sql::SQLITE_OPEN_CREATE)
+            && !self.name.is_null()
+    }
+
     /// The hooks of the database file that this log or journal belongs to.
     pub fn database<H: FileHooks>(&self) -> Option<&H> {
         // SAFETY: SQLite gives the names of logs and journals the form this
@@ -69,6 +76,12 @@ impl Request {
             (text(name), Secret::new(text(value)))
         })
         .collect()
+    }
+
+    /// A URI parameter that is on or off, as SQLite reads its own.
+    pub fn is_on(&self, name: &CStr) -> bool {
+        // SAFETY: as above.
+        unsafe { sql::sqlite3_uri_boolean(self.name, name.as_ptr(), 0) != 0 }
     }
 }
 

@@ -109,10 +109,6 @@ pub fn adopt(args: &Args) -> Result<Value> {
     Ok(Value::Integer(on.into()))
 }
 
-pub fn version(_: &Args) -> Result<Value> {
-    Ok(Value::Text(env!("CARGO_PKG_VERSION").into()))
-}
-
 /// `replica_version('commit')`: what the library was built from.
 pub fn version_part(args: &Args) -> Result<Value> {
     match args.text(0, "the part")?.as_str() {

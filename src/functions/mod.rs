@@ -15,6 +15,7 @@ use sqlite_loadable::define_table_function;
 
 use self::args::Args;
 use crate::error::{Error, Result};
+use crate::ffi::attention::{self, Connected};
 use crate::ffi::function::{self, Call, Function};
 use crate::ffi::guard;
 use crate::replica::registry;
@@ -47,15 +48,15 @@ enum Needs {
 
 type Body = fn(&Args) -> Result<Value>;
 
-/// Every function, and what a connection needs for it.
+/// Every function, and what a connection needs for it; besides these there is
+/// `replica_version()`, which needs nothing.
 #[rustfmt::skip]
-const TABLE: [(&CStr, Takes, Needs, Body); 14] = [
+const TABLE: [(&CStr, Takes, Needs, Body); 13] = [
     (c"replica_sync",       Takes::Schema(0),  Needs::Nothing, calls::sync),
     (c"replica_status",     Takes::Schema(0),  Needs::Nothing, calls::status),
     (c"replica_frame_no",   Takes::Schema(0),  Needs::Nothing, calls::frame_no),
     (c"replica_wait",       Takes::Schema(2),  Needs::Nothing, calls::wait),
     (c"replica_last_error", Takes::Exactly(0), Needs::Nothing, calls::last_error),
-    (c"replica_version",    Takes::Exactly(0), Needs::Nothing, calls::version),
     (c"replica_version",    Takes::Exactly(1), Needs::Nothing, calls::version_part),
     (c"replica_exec",       Takes::Bound,      Needs::Update,  calls::execute),
     (c"replica_config",     Takes::Schema(2),  Needs::Update,  calls::config),
@@ -105,6 +106,9 @@ pub fn define(db: *mut sql::sqlite3) -> sqlite_loadable::Result<()> {
             }
         }
     }
+    if function::define_version(db) != sql::SQLITE_OK {
+        return Err(sqlite_loadable::Error::new_message("out of memory"));
+    }
     define_table_function::<databases::Databases>(db, "replica_databases", None)
 }
 
@@ -116,7 +120,8 @@ fn call(function: &'static Function, call: &Call) {
         if needs == Needs::Update {
             right::check(call.db(), &args.named_schema(takes)?)?;
         }
-        answer(call, body(&args)?)
+        let calls = Connected::Calls(call.db());
+        answer(call, attention::listening_to(calls, || body(&args))?)
     });
     if let Err(error) = result {
         let text = format!("{}: {error}", function.name.to_string_lossy());

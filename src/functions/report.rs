@@ -58,7 +58,7 @@ impl Report {
             "primary_frame_no" => json!(facts.primary_frame_no),
             "state" => json!(facts.state.name()),
             "last_sync" => json!(facts.last_sync),
-            "last_error" => json!(facts.last_error),
+            "last_error" => json!(facts.last_error.as_ref().or(facts.beside.as_ref())),
             "encrypted" => json!(u8::from(options.encryption_key.is_some())),
             "sync_interval" => json!(options.sync_interval.as_secs_f64()),
             "live" => json!(u8::from(options.live)),

@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 use prost::Message;
 use ureq::{Body, BodyReader, http};
 
-use super::http::{Http, excerpt, header, is_timeout};
+use super::answer::{NoAnswer, header};
+use super::http::{Http, is_timeout};
 use crate::error::{Error, Result};
 
 const CONTENT_TYPE: &str = "application/grpc-web+proto";
+/// Answers' content-types begin so.
+const KIND: &str = "application/grpc-web";
 const TRAILER_FLAG: u8 = 0x80;
 /// Trailers are a status and a sentence.
 const MAX_TRAILER: u32 = 64 * 1024;
@@ -79,37 +82,16 @@ pub fn call<'a, M: Message>(
     let len = (body.len() - 5) as u32;
     body[1..5].copy_from_slice(&len.to_be_bytes());
     headers.push(("content-type", CONTENT_TYPE.into()));
-    let response = http.post(path, &headers, &body)?;
+    // Everything that is asked this way only reads.
+    let response = http.insist(
+        |failure: &NoAnswer| failure.passing,
+        || http.post(&http.url().base, path, &headers, &body, KIND),
+    )?;
     let (parts, body) = response.into_parts();
     check_head(http, &parts, body)
 }
 
-fn check_head<'a>(
-    http: &'a Http,
-    parts: &http::response::Parts,
-    mut body: Body,
-) -> Result<Answer<'a>> {
-    let status = parts.status.as_u16();
-    if status != 200 {
-        let text = format!("{}: HTTP {status}: {}", http.url().text, excerpt(&mut body));
-        return Err(match status {
-            401 | 403 => Error::Auth(text),
-            408 | 429 | 500..=599 => Error::Unreachable(text),
-            300..=399 => {
-                let to = header(&parts.headers, "location").unwrap_or("nowhere");
-                Error::Protocol(format!("{text} (redirected to {to}; use that as sync_url)"))
-            }
-            _ => Error::Protocol(format!("{text} (is this a libSQL server?)")),
-        });
-    }
-    let kind = header(&parts.headers, "content-type").unwrap_or("none");
-    if !kind.starts_with("application/grpc-web") {
-        return Err(Error::Protocol(format!(
-            "{}: content-type {kind} instead of gRPC-web (is this a libSQL server?): {}",
-            http.url().text,
-            excerpt(&mut body)
-        )));
-    }
+fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, body: Body) -> Result<Answer<'a>> {
     if let Some(status) = header(&parts.headers, "grpc-status") {
         let message = header(&parts.headers, "grpc-message").unwrap_or_default();
         if let Some(refused) = parse_status(status, message)? {

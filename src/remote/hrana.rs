@@ -2,54 +2,125 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 
+use super::answer::NoAnswer;
 use super::hrana_wire::{
     Batch, BatchRequest, BatchResult, BatchStep, Empty, Execute, PipelineRequest, PipelineResponse,
     SqlError, Stmt, StmtResult, StreamRequest, StreamResult, Value,
 };
-use super::http::{Http, excerpt, header};
+use super::http::Http;
 use crate::error::{Error, Result};
-use crate::ffi::thread;
+use crate::ffi::{fork, thread};
 
 const PIPELINE: &str = "/v3-protobuf/pipeline";
+/// Answers' content-type.
+const KIND: &str = "application/x-protobuf";
 /// The primary gives at most 10 MB a request of a pipeline.
 const MAX_ANSWER: u64 = 64 << 20;
 
-/// A stream: one SQLite connection at the primary, which lives until it is
-/// closed, or nothing was asked of it for ten seconds.
-#[derive(Default)]
+/// A stream: one SQLite connection at the primary. Dropped, it is closed at
+/// once, whatever the reason: a transaction that is open on it holds the
+/// primary's write lock, and streams are few.
 pub struct Stream {
-    /// None before the first request.
+    http: Arc<Http>,
+    at: Address,
+    /// A forked child has a copy of it, which is not its own.
+    process: u32,
+}
+
+/// How the primary knows a stream.
+#[derive(Default)]
+struct Address {
+    /// None before the first request, and when it is closed.
     baton: Option<String>,
     /// Where the primary wants further requests of this stream.
     base: Option<String>,
 }
 
 impl Stream {
+    pub fn new(http: &Arc<Http>) -> Stream {
+        Stream {
+            http: http.clone(),
+            at: Address::default(),
+            process: fork::process(),
+        }
+    }
+
     pub fn is_open(&self) -> bool {
-        self.baton.is_some()
+        self.at.baton.is_some()
+    }
+
+    /// One HTTP request: all of `requests`, in order.
+    pub fn ask(
+        &mut self,
+        requests: Vec<StreamRequest>,
+    ) -> std::result::Result<Vec<StreamResult>, Failure> {
+        let answer = ask(&self.http, &mut self.at, requests);
+        if let Err(Failure::Gone(_)) = answer {
+            self.at = Address::default();
+        }
+        answer
     }
 }
 
-/// Why a pipeline has no results.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.is_open() && self.process == fork::process() {
+            let (http, mut at) = (self.http.clone(), std::mem::take(&mut self.at));
+            // Nobody waits for that. Without a thread the primary ends it by
+            // itself, after ten seconds without a request.
+            let _ = thread::spawn("libreplica-unlock", move || end(&http, &mut at));
+        }
+    }
+}
+
+/// What holds up a request that ends a stream is tried again for so long: then
+/// the primary has taken the lock away from whoever is waited for.
+const ENDING: Duration = Duration::from_secs(5);
+
+fn end(http: &Http, at: &mut Address) {
+    let deadline = Instant::now() + ENDING;
+    let mut pause = Duration::from_millis(50);
+    while let Err(failure) = ask(http, at, vec![close()]) {
+        let is_gone = matches!(failure, Failure::Gone(_));
+        let may_pass = matches!(failure.into_error(), Error::Unreachable(_) | Error::Busy(_));
+        let may_pass = may_pass && !is_gone;
+        if !may_pass || Instant::now() + pause > deadline {
+            return;
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+    }
+}
+
+/// Why a request has no results.
 #[derive(Debug)]
 pub enum Failure {
     /// The stream does not exist any more; nothing was run.
     Gone(String),
     /// Nothing was run.
     Refused(Error),
+    /// Nothing was run: what lies on the way takes no request of so many bytes.
+    TooLarge(usize, Error),
     /// No answer came: it was run, or will be, or not.
-    Lost(Error),
+    Lost(NoAnswer),
 }
 
 impl Failure {
     pub fn into_error(self) -> Error {
         match self {
             Failure::Gone(why) => Error::Unreachable(why),
-            Failure::Refused(e) | Failure::Lost(e) => e,
+            Failure::Refused(e) | Failure::TooLarge(_, e) => e,
+            Failure::Lost(failure) => failure.error,
         }
+    }
+
+    /// What is on the way failed, perhaps for a moment only.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Failure::Lost(failure) if failure.passing)
     }
 }
 
@@ -83,55 +154,47 @@ pub fn close() -> StreamRequest {
     }
 }
 
-/// One HTTP request: all of `requests`, in order, on the stream.
-pub fn pipeline(
-    http: &Arc<Http>,
-    stream: &mut Stream,
+fn ask(
+    http: &Http,
+    at: &mut Address,
     requests: Vec<StreamRequest>,
 ) -> std::result::Result<Vec<StreamResult>, Failure> {
     let count = requests.len();
-    let body = PipelineRequest {
+    let message = PipelineRequest {
         // Batons are for one use.
-        baton: stream.baton.clone(),
+        baton: at.baton.clone(),
         requests,
     }
     .encode_to_vec();
     let mut headers = http.headers();
-    headers.push(("content-type", "application/x-protobuf".into()));
-    let base = stream.base.as_deref().unwrap_or(&http.url().base);
-    let response =
-        http.post_to(base, PIPELINE, &headers, &body)
-            .map_err(|failure| match failure.sent {
-                true => Failure::Lost(failure.error),
-                false => Failure::Refused(failure.error),
-            })?;
-    let (parts, mut body) = response.into_parts();
-    let status = parts.status.as_u16();
-    if status != 200 {
-        return Err(refused(
-            http,
-            status,
-            &excerpt_of(&parts.headers, &mut body),
-        ));
-    }
+    headers.push(("content-type", KIND.into()));
+    let base = at.base.as_deref().unwrap_or(&http.url().base);
+    let answer = http.post(base, PIPELINE, &headers, &message, KIND);
+    let mut body = answer
+        .map_err(|failure| refused(failure, message.len()))?
+        .into_body();
+    let garbled = |why: String| {
+        Failure::Lost(NoAnswer {
+            error: Error::Protocol(format!("{}: Hrana: {why}", http.url().text)),
+            status: None,
+            sent: true,
+            passing: false,
+        })
+    };
     let read = body.with_config().limit(MAX_ANSWER).read_to_vec();
-    let bytes = read.map_err(|e| Failure::Lost(http.explain(&e)))?;
+    let bytes = read.map_err(|e| Failure::Lost(NoAnswer::new(http, &e)))?;
     http.traffic.received.fetch_add(bytes.len() as u64, Relaxed);
-    let answer = PipelineResponse::decode(&bytes[..])
-        .map_err(|e| Failure::Lost(Error::Protocol(format!("{}: Hrana: {e}", http.url().text))))?;
+    let answer = PipelineResponse::decode(&bytes[..]).map_err(|e| garbled(e.to_string()))?;
     if answer.results.len() != count {
         let got = answer.results.len();
-        return Err(Failure::Lost(Error::Protocol(format!(
-            "{}: Hrana: {got} results for {count} requests",
-            http.url().text
-        ))));
+        return Err(garbled(format!("{got} results for {count} requests")));
     }
-    stream.baton = answer.baton;
+    at.baton = answer.baton;
     if let Some(base) = answer
         .base_url
         .filter(|base| follows(&http.url().base, base))
     {
-        stream.base = Some(base.trim_end_matches('/').to_string());
+        at.base = Some(base.trim_end_matches('/').to_string());
     }
     Ok(answer.results)
 }
@@ -142,45 +205,24 @@ fn follows(from: &str, to: &str) -> bool {
     to.starts_with("https://") || (to.starts_with("http://") && from.starts_with("http://"))
 }
 
-/// The words of an HTTP error: a Protobuf error message, or text.
-fn excerpt_of(headers: &ureq::http::HeaderMap, body: &mut ureq::Body) -> String {
-    let kind = header(headers, "content-type").unwrap_or_default();
-    if !kind.starts_with("application/x-protobuf") {
-        return excerpt(body);
-    }
-    let bytes = body.with_config().limit(64 << 10).read_to_vec();
-    bytes
-        .ok()
-        .and_then(|bytes| SqlError::decode(&bytes[..]).ok())
-        .map_or_else(String::new, |e| format!("{} ({})", e.message, e.code))
-}
-
-fn refused(http: &Http, status: u16, words: &str) -> Failure {
-    let text = format!("{}: HTTP {status}: {words}", http.url().text);
-    if matches!(status, 400 | 500..=599) {
-        // As of a process that has just begun, or of a proxy that misses one.
-        http.doubt();
-    }
-    match status {
-        400 if words.contains("baton") || words.contains("STREAM_EXPIRED") => Failure::Gone(text),
-        401 | 403 => Failure::Refused(Error::Auth(text)),
+/// What it means for a stream. `sent`: bytes of the request.
+fn refused(failure: NoAnswer, sent: usize) -> Failure {
+    let text = failure.error.to_string();
+    match (failure.status, failure.error) {
+        (Some(400), _) if text.contains("baton") || text.contains("STREAM_EXPIRED") => {
+            Failure::Gone(text)
+        }
+        (Some(413), _) => Failure::TooLarge(
+            sent,
+            Error::ReadOnly(format!(
+                "{text}: something between here and the primary takes no request of {sent} bytes, and this one cannot be split; give it a larger limit there (nginx: client_max_body_size)"
+            )),
+        ),
         // No connection was free for the stream.
-        429 => Failure::Refused(Error::Busy(text)),
-        404 => Failure::Refused(Error::Protocol(format!(
-            "{text} (is this a libSQL server?)"
-        ))),
-        408 | 500..=599 => Failure::Lost(Error::Unreachable(text)),
-        _ => Failure::Refused(Error::Protocol(text)),
+        (Some(429), Error::Unreachable(why)) => Failure::Refused(Error::Busy(why)),
+        (_, error) if failure.sent => Failure::Lost(NoAnswer { error, ..failure }),
+        (_, error) => Failure::Refused(error),
     }
-}
-
-/// Ends a stream without waiting for that. The primary has few of them, and
-/// would end this one only after 10 s.
-pub fn close_soon(http: &Arc<Http>, mut stream: Stream) {
-    let http = http.clone();
-    let _ = thread::spawn("libreplica-unlock", move || {
-        let _ = pipeline(&http, &mut stream, vec![close()]);
-    });
 }
 
 /// The result of an `execute`, or the statement's error.

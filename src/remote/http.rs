@@ -1,7 +1,5 @@
 //! HTTP to the primary: one agent, its limits, its trust, and every failure in words.
 
-use std::io::Read;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,16 +7,16 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use parking_lot::Mutex;
-use ureq::config::Config;
-use ureq::http::{HeaderMap, Response, Uri};
+use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, RustlsConnector, Transport,
 };
 use ureq::{Agent, Body};
 
+use super::answer::NoAnswer;
+use super::budget::RequestLimit;
+use super::socket::{Names, Sockets, interruption};
 use super::{SharedOptions, Traffic};
 use crate::config::SyncUrl;
 use crate::error::{Error, Result};
@@ -31,6 +29,7 @@ pub struct Http {
     url: SyncUrl,
     roots: Option<RootCerts>,
     pub traffic: Arc<Traffic>,
+    pub requests: RequestLimit,
     connects: Connects,
     /// Microseconds.
     round_trip: AtomicU64,
@@ -105,6 +104,7 @@ impl Http {
             url,
             roots,
             traffic,
+            requests: RequestLimit::default(),
             connects,
             round_trip: AtomicU64::new(0),
             confirmed: Mutex::new(None),
@@ -115,9 +115,19 @@ impl Http {
         *self.limit.lock() = limit;
     }
 
+    /// No single network wait is longer now.
+    pub fn longest_wait(&self) -> Duration {
+        self.options.lock().timeout.min(*self.limit.lock())
+    }
+
+    /// Whether somebody has ended all waits for ever.
+    pub fn is_cut(&self) -> bool {
+        self.line.0.lock().cut
+    }
+
     /// An agent with the time limit that holds now.
     fn agent(&self) -> Agent {
-        let timeout = self.options.lock().timeout.min(*self.limit.lock());
+        let timeout = self.longest_wait();
         self.line.agent(timeout, || {
             agent(timeout, self.roots.clone(), self.connects.clone())
         })
@@ -182,41 +192,31 @@ impl Http {
         &self.url
     }
 
-    /// Posts a body; answers once the response's head is there, whatever its status.
+    /// Posts a body to an address of the primary; the answer once its head is
+    /// there, if it is of this content-type.
     pub fn post(
-        &self,
-        path: &str,
-        headers: &[(&str, String)],
-        body: &[u8],
-    ) -> Result<Response<Body>> {
-        self.post_to(&self.url.base, path, headers, body)
-            .map_err(|failure| failure.error)
-    }
-
-    /// As `post`, at another address of the primary.
-    pub fn post_to(
         &self,
         base: &str,
         path: &str,
         headers: &[(&str, String)],
         body: &[u8],
+        kind: &str,
     ) -> std::result::Result<Response<Body>, NoAnswer> {
         let mut request = self.agent().post(format!("{base}{path}"));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let response = request.send(body).map_err(|e| NoAnswer {
-            sent: may_be_sent(&e),
-            error: self.explain(&e),
-        })?;
-        self.traffic
-            .sent
-            .fetch_add(body.len() as u64, Ordering::Relaxed);
-        Ok(response)
+        let response = request.send(body).map_err(|e| NoAnswer::new(self, &e))?;
+        let sent = &self.traffic.sent;
+        sent.fetch_add(body.len() as u64, Ordering::Relaxed);
+        self.check(response, kind)
     }
 
     /// What went wrong on the way, in words.
     pub fn explain(&self, error: &ureq::Error) -> Error {
+        if let Some(interrupted) = interruption(error) {
+            return interrupted;
+        }
         let host = &self.url.host;
         let why = match error {
             ureq::Error::HostNotFound => format!("no such host '{host}'"),
@@ -258,23 +258,6 @@ pub fn is_timeout(error: &std::io::Error) -> bool {
     matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
-/// A request that got no answer.
-pub struct NoAnswer {
-    pub error: Error,
-    /// It may have arrived.
-    pub sent: bool,
-}
-
-fn may_be_sent(error: &ureq::Error) -> bool {
-    use ureq::{Error, Timeout};
-    match error {
-        Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Tls(_) => false,
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
-        Error::Io(e) => e.kind() != std::io::ErrorKind::ConnectionRefused,
-        _ => true,
-    }
-}
-
 /// Frames come by the megabyte.
 const INPUT_BUFFER: usize = 512 << 10;
 
@@ -295,29 +278,6 @@ impl<In: Transport> Connector<In> for Connects {
     }
 }
 
-/// Looks names up as ureq does: for each request, on a thread of its own. An
-/// address is no name and needs none.
-#[derive(Debug, Default)]
-struct Names(DefaultResolver);
-
-impl Resolver for Names {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default();
-        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        let after = match address {
-            Ok(_) => Wait::NotHappening,
-            Err(_) => timeout.after,
-        };
-        self.0
-            .resolve(uri, config, NextTimeout { after, ..timeout })
-    }
-}
-
 fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
@@ -335,8 +295,12 @@ fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Age
     if let Some(roots) = roots {
         config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
     }
-    let connector = DefaultConnector::default().chain(connects);
-    Agent::with_parts(config.build(), connector, Names::default())
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(Sockets)
+            .chain(RustlsConnector::default())
+            .chain(connects);
+    Agent::with_parts(config.build(), connector, Names)
 }
 
 /// The system's certificate authorities and these.
@@ -369,17 +333,4 @@ fn certificates(path: &str) -> Result<Vec<Certificate<'static>>> {
         return Err(bad("holds no certificate".into()));
     }
     Ok(certificates)
-}
-
-/// A header's value if it is there and text.
-pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|v| v.to_str().ok())
-}
-
-/// The beginning of an answer's body, fit for a message.
-pub fn excerpt(body: &mut Body) -> String {
-    let mut bytes = Vec::new();
-    let _ = body.as_reader().take(400).read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hrana::{Failure, Stream, close, execute, executed, pipeline, stmt};
+use super::hrana::{Failure, Stream, execute, executed, stmt};
 use super::hrana_wire::{SqlError, StmtResult, Value, ValueKind};
 use super::http::Http;
+use super::pages::moves_pages;
 use crate::config::WritePath;
 use crate::error::{Error, Result};
 use crate::wal::Page;
@@ -16,7 +17,7 @@ const STREAM_LIFE: Duration = Duration::from_secs(8);
 /// The primary's clock, in ms since 1970.
 pub(super) const CLOCK: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
-/// The primary's write lock: an open transaction on a stream.
+/// The primary's write lock: an open transaction on a stream. Dropped, it is given back.
 pub struct Lease {
     pub(super) stream: Stream,
     /// The end of the primary's log, exact for as long as the lock is held.
@@ -107,11 +108,6 @@ impl Kept {
 }
 
 impl Lease {
-    pub(super) fn release(mut self, http: &Arc<Http>) {
-        // What is not closed ends by itself.
-        let _ = pipeline(http, &mut self.stream, vec![close()]);
-    }
-
     /// Nothing has ever been committed at the primary.
     pub fn is_empty(&self) -> bool {
         self.frame_no.is_none()
@@ -130,7 +126,6 @@ impl Lease {
 
 /// BEGIN IMMEDIATE on a stream of its own, and what a writer has to know.
 pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
-    let mut stream = Stream::default();
     let ask = |sql: &str| execute(stmt(sql, Vec::new(), true));
     let mut requests = vec![
         ask("BEGIN IMMEDIATE"),
@@ -147,7 +142,15 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
         // What cascades do is among the rows. It has no effect within a transaction.
         requests.insert(0, ask("PRAGMA foreign_keys=off"));
     }
-    let results = pipeline(http, &mut stream, requests).map_err(Failure::into_error)?;
+    // Without its answer a lock is of no use, and does no harm: the primary
+    // takes it away from a stream of which nothing more is heard.
+    let begun = http.insist(Failure::is_passing, || {
+        let mut stream = Stream::new(http);
+        stream
+            .ask(requests.clone())
+            .map(|results| (stream, results))
+    });
+    let (stream, results) = begun.map_err(Failure::into_error)?;
     let mut results = results.into_iter();
     let unbound = match path {
         WritePath::Pages => None,
@@ -156,32 +159,17 @@ pub(super) fn begin(http: &Arc<Http>, path: WritePath) -> Result<Lease> {
     let begun = executed(results.next())?;
     let version = executed(results.next())?;
     let mut lease = Lease::unusable(stream);
-    match begun {
-        Ok(begun) => lease.frame_no = begun.replication_index,
-        Err(error) => {
-            lease.release(http);
-            return Err(error.into_error());
-        }
-    }
-    let usable = (|| {
-        let version = version.map_err(SqlError::into_error)?;
-        lease.data_version = data_version(Some(&version)).ok_or_else(garbled)?;
-        lease.taken = Moment::now(last_integer(&version));
-        lease.rows = match path {
-            WritePath::Rows => true,
-            _ => lease.take_page1(executed(results.next())?, path)?,
-        };
-        match unbound.filter(|_| lease.rows) {
-            Some(error) => Err(error.into_error()),
-            None => Ok(()),
-        }
-    })();
-    match usable {
-        Ok(()) => Ok(lease),
-        Err(e) => {
-            lease.release(http);
-            Err(e)
-        }
+    lease.frame_no = begun.map_err(SqlError::into_error)?.replication_index;
+    let version = version.map_err(SqlError::into_error)?;
+    lease.data_version = data_version(Some(&version)).ok_or_else(garbled)?;
+    lease.taken = Moment::now(last_integer(&version));
+    lease.rows = match path {
+        WritePath::Rows => true,
+        _ => lease.take_page1(executed(results.next())?, path)?,
+    };
+    match unbound.filter(|_| lease.rows) {
+        Some(error) => Err(error.into_error()),
+        None => Ok(lease),
     }
 }
 
@@ -203,7 +191,8 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 impl Lease {
-    /// Takes in page 1; true if the primary has no pages to give, and needs none.
+    /// Takes in page 1; true if the primary has no pages to give, and needs
+    /// none, or if few transactions could be pages there.
     fn take_page1(
         &mut self,
         page: std::result::Result<StmtResult, SqlError>,
@@ -220,7 +209,8 @@ impl Lease {
                 .and_then(|v| version_number(&v))
                 .ok_or_else(garbled)?;
         }
-        Ok(false)
+        let moves = self.page1.as_deref().is_some_and(moves_pages);
+        Ok(moves && path == WritePath::Auto)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The primary, as the replica sees it. One trait; a file for each protocol.
 
+mod answer;
+mod budget;
 pub mod chain;
 pub mod grpc_web;
 mod hrana;
@@ -12,6 +14,7 @@ pub mod pages;
 pub mod primary;
 mod program;
 pub mod rows;
+mod socket;
 pub mod transaction;
 pub mod values;
 pub mod wal_log;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::hrana::{Failure, Stream, close, pipeline};
+use super::hrana::{Failure, Stream, close};
 use super::lease::Lease;
 use super::primary::Primary;
 use super::{Head, PageSink, Position, Pull, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::wal::Page;
 
 /// What became of it.
@@ -51,7 +52,7 @@ impl Primary {
                 Err(Error::Unreachable(_) | Error::Busy(_))
                     if Instant::now() + pause < deadline =>
                 {
-                    std::thread::sleep(pause);
+                    attention::pause(pause)?;
                     pause = (pause * 2).min(Duration::from_millis(500));
                 }
                 known => return known,
@@ -68,7 +69,7 @@ impl Primary {
         // A baton counts once: either this closes the stream, and the request
         // will find it closed whenever it arrives, or the request was first.
         if let Some(stream) = unanswered.as_mut().filter(|stream| stream.is_open()) {
-            match pipeline(&self.http, stream, vec![close()]) {
+            match stream.ask(vec![close()]) {
                 Ok(_) => return Ok(Outcome::Refused),
                 Err(Failure::Gone(_)) => *unanswered = None,
                 Err(failure) => return Err(failure.into_error()),

@@ -11,8 +11,10 @@
 //! primary's own allocator is made to extend the file for a table that nobody
 //! will see, and then every page it may have touched is written over.
 
+use std::ops::Range;
+
 use super::hrana::stmt;
-use super::hrana_wire::{BatchStep, Condition, Value, ValueKind};
+use super::hrana_wire::{BatchStep, Condition, Stmt, Value, ValueKind};
 use crate::ffi::api;
 use crate::rows::FAIL;
 use crate::wal::{PAGE_SIZE, Page};
@@ -30,10 +32,28 @@ const OVERFLOW_BYTES: u32 = PAGE_SIZE as u32 - 4;
 /// Pages that the tables' own rows in sqlite_schema may take.
 const SLACK: u32 = 8;
 
-/// The steps of a batch, chained by conditions.
+/// The steps of a transaction. They go in one batch or in several, and
+/// wherever a batch is cut off, each step runs only inside the transaction and
+/// after the step before.
 #[derive(Default)]
 pub struct Steps {
-    steps: Vec<BatchStep>,
+    steps: Vec<Stmt>,
+    /// The first one begins the transaction, and runs outside of it.
+    begins: bool,
+    /// What they take in a request, at most.
+    bytes: usize,
+}
+
+/// What a step takes in a request besides its text and values.
+const STEP_BYTES: usize = 64;
+
+fn bytes(step: &Stmt) -> usize {
+    let value = |value: &Value| match &value.kind {
+        Some(ValueKind::Text(bytes) | ValueKind::Blob(bytes)) => bytes.len() + 16,
+        _ => 16,
+    };
+    let values = step.args.iter().map(value);
+    step.sql.as_ref().map_or(0, String::len) + STEP_BYTES + values.sum::<usize>()
 }
 
 impl Steps {
@@ -41,39 +61,54 @@ impl Steps {
         self.steps.len() as u32
     }
 
-    pub fn into_batch(self) -> Vec<BatchStep> {
-        self.steps
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// As `into_batch`, and what is still a transaction at the end is undone.
-    pub fn with_rollback(mut self) -> Vec<BatchStep> {
-        let condition = Some(Condition::in_transaction());
-        self.push(condition, "ROLLBACK", Vec::new());
-        self.steps
+    /// Where a batch that begins at step `from` ends if it is to have so many
+    /// bytes at most, but one step at least.
+    pub fn fit(&self, from: u32, limit: usize) -> u32 {
+        let mut left = limit;
+        let fit = self.steps[from as usize..].iter().take_while(|step| {
+            let rest = left.checked_sub(bytes(step));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        from + (fit.count() as u32).max(1)
     }
 
-    /// Begins the transaction: the one step that runs outside of it.
+    /// These as a batch; `ends`: what is still a transaction behind them is undone.
+    pub fn batch(&self, range: Range<u32>, ends: bool) -> Vec<BatchStep> {
+        let mut batch = Vec::with_capacity(range.len() + 1);
+        for (n, index) in range.clone().enumerate() {
+            let condition = match n as u32 {
+                0 if index == 0 && self.begins => None,
+                0 => Some(Condition::in_transaction()),
+                n => Some(Condition::in_transaction_after(n - 1)),
+            };
+            let stmt = self.steps[index as usize].clone();
+            batch.push(BatchStep { condition, stmt });
+        }
+        if ends {
+            batch.push(BatchStep {
+                condition: Some(Condition::in_transaction()),
+                stmt: stmt("ROLLBACK", Vec::new(), false),
+            });
+        }
+        batch
+    }
+
+    /// Begins the transaction: the first step, and the one that runs outside of it.
     pub fn begin(&mut self) {
-        self.push(None, "BEGIN IMMEDIATE", Vec::new());
+        self.begins = true;
+        self.add("BEGIN IMMEDIATE", Vec::new());
     }
 
     /// Adds a step; answers its number.
     pub fn add(&mut self, sql: impl Into<String>, args: Vec<Value>) -> u32 {
-        let condition = match self.len() {
-            0 => Condition::in_transaction(),
-            n => Condition::in_transaction_after(n - 1),
-        };
-        self.push(Some(condition), sql, args)
-    }
-
-    fn push(
-        &mut self,
-        condition: Option<Condition>,
-        sql: impl Into<String>,
-        args: Vec<Value>,
-    ) -> u32 {
-        let stmt = stmt(sql, args, false);
-        self.steps.push(BatchStep { condition, stmt });
+        let step = stmt(sql, args, false);
+        self.bytes += bytes(&step);
+        self.steps.push(step);
         self.len() - 1
     }
 
@@ -96,15 +131,31 @@ impl Steps {
 
     /// Makes the allocator take new pages only.
     pub fn hide_freelist(&mut self, page1: &Page) {
-        let mut page1 = *page1;
-        page1[32..40].fill(0);
-        self.page(1, &page1);
+        self.page(1, &without_freelist(page1));
+    }
+
+    /// Makes room for a definition, however full the pages of sqlite_schema
+    /// are: to the b-tree there it is one empty page. What a connection has
+    /// parsed of a page it keeps, whatever is written over it; only where a
+    /// rollback puts a page back is that parsed anew (btree.c, `pageReinit`).
+    fn hide_schema(&mut self, page1: &Page) {
+        let mut empty = without_freelist(page1);
+        let usable = PAGE_SIZE as u16 - u16::from(page1[20]);
+        // A leaf of a table, without cells (file format, section 1.6).
+        empty[100..108].copy_from_slice(&[0x0d, 0, 0, 0, 0, 0, 0, 0]);
+        empty[105..107].copy_from_slice(&usable.to_be_bytes());
+        self.page(1, &empty);
+        self.add("SAVEPOINT libreplica_room", Vec::new());
+        self.page(1, page1);
+        self.add("ROLLBACK TO libreplica_room", Vec::new());
+        self.add("RELEASE libreplica_room", Vec::new());
     }
 
     /// Extends the database from `page_count` to `target` pages; `name` is no
     /// object's. The pages of sqlite_schema that this touches, page 1 and the
     /// new pages have to be written afterwards. `tidy`: so that what the
-    /// connection there knows of these pages holds afterwards, too.
+    /// connection there knows of these pages holds afterwards, too, if there
+    /// is room for a definition.
     pub fn grow(
         &mut self,
         page1: &Page,
@@ -113,7 +164,10 @@ impl Steps {
         name: &str,
         tidy: bool,
     ) -> u32 {
-        self.hide_freelist(page1);
+        match tidy {
+            true => self.hide_freelist(page1),
+            false => self.hide_schema(page1),
+        }
         let growth = target.saturating_sub(page_count);
         let tables = growth.div_ceil(ROW_PAGES).div_ceil(TABLE_ROWS - 1).max(1);
         for table in 0..tables {
@@ -182,6 +236,19 @@ pub fn without_stamp(page: &Page) -> Page {
     page
 }
 
+/// Whether the database has auto_vacuum on: there the allocator moves pages
+/// about, and each transaction leaves as few as there can be (file format,
+/// section 1.3.12: the largest root page is kept in the header).
+pub fn moves_pages(page1: &Page) -> bool {
+    page1[52..56] != [0; 4]
+}
+
+fn without_freelist(page1: &Page) -> Page {
+    let mut page1 = *page1;
+    page1[32..40].fill(0);
+    page1
+}
+
 /// A name that no object has.
 pub fn unused_name() -> String {
     let hex: String = api::random::<6>()
@@ -223,7 +290,7 @@ mod tests {
             steps.grow(&[7; PAGE_SIZE], 10, 20_000, "t", begin);
             steps.page(5, &[1; PAGE_SIZE]);
             steps.add("COMMIT", Vec::new());
-            conditional(&steps.into_batch());
+            conditional(&steps.batch(0..steps.len(), false));
         }
         let Some(ConditionKind::And(both)) = Condition::in_transaction_after(4).kind else {
             panic!("no conjunction");
@@ -242,12 +309,11 @@ mod tests {
             let full: u32 = steps
                 .steps
                 .iter()
-                .filter_map(|s| s.stmt.sql.as_deref())
+                .filter_map(|s| s.sql.as_deref())
                 .map(|sql| sql.matches(&format!("({})", payload(ROW_PAGES))).count() as u32)
                 .sum();
             let tables = steps.steps.iter().filter(|s| {
-                s.stmt
-                    .sql
+                s.sql
                     .as_deref()
                     .is_some_and(|sql| sql.starts_with("CREATE"))
             });

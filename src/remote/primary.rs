@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::hrana::{
-    Failure, Stream, batch, close, close_soon, execute, executed, pipeline, ran, stmt,
-};
+use super::answer::NoAnswer;
+use super::hrana::{Failure, Stream, batch, close, execute, executed, ran, stmt};
 use super::hrana_wire::SqlError;
 use super::http::Http;
 use super::lease::{CLOCK, Ground, Kept, Lease, begin, first_page};
 use super::mailbox::Mailbox;
-use super::pages::{Steps, stamped, unused_name, without_stamp};
+use super::pages::{Steps, moves_pages, stamped, unused_name, without_stamp};
 use super::program::{Done, Program, first_failure, log_end};
 use super::transaction::{NotShipped, Shipped, Transaction};
 use super::values::{Answer, Argument};
@@ -20,14 +19,9 @@ use super::wal_log::WalLog;
 use super::{Head, Remote};
 use crate::config::WritePath;
 use crate::error::{Error, Result};
-use crate::ffi::thread;
+use crate::ffi::{attention, thread};
 use crate::wal::PAGE_SIZE;
 
-/// Pages of one request.
-const REQUEST_PAGES: usize = 4096;
-/// In the database header: the largest root page, if the database is of the
-/// kind that moves pages about (file format, section 1.3.12).
-const AUTO_VACUUM: std::ops::Range<usize> = 52..56;
 /// Pages that are cheaply taken and given back again: one throw-away table has them.
 const SMALL_GROWTH: u32 = 1024;
 
@@ -53,25 +47,15 @@ impl Primary {
         let (mailbox, http) = (Mailbox::default(), self.http.clone());
         let sender = mailbox.clone();
         thread::spawn("libreplica-lock", move || {
-            // Nobody waits any more: the lock goes back at once.
-            if let Some(Ok(lease)) = sender.put(begin(&http, path)) {
-                lease.release(&http);
-            }
+            // Where nobody waits any more the lock goes back at once.
+            drop(sender.put(begin(&http, path)));
         })?;
         let begun = self.await_lock(&mailbox, wait);
-        if let Some(Ok(unwanted)) = mailbox.close() {
-            self.give_back(unwanted);
-        }
+        drop(mailbox.close());
         let mut lease = begun?;
         lease.log_id = match self.http.confirmed() {
             Some(log_id) => log_id,
-            None => match self.hello() {
-                Ok(head) => head.log_id,
-                Err(e) => {
-                    self.give_back(lease);
-                    return Err(e);
-                }
-            },
+            None => self.hello()?.log_id,
         };
         Ok(lease)
     }
@@ -87,7 +71,7 @@ impl Primary {
         }
         let mut patience = self.http.round_trip() * 4 + Duration::from_millis(100);
         loop {
-            if let Some(begun) = mailbox.take(patience) {
+            if let Some(begun) = attention::wait(patience, |step| mailbox.take(step))? {
                 return begun;
             }
             patience = Duration::from_millis(1);
@@ -107,7 +91,7 @@ impl Primary {
 
     /// Ends a stream that is not to be used again.
     pub fn discard(&self, kept: Kept) {
-        close_soon(&self.http, kept.stream);
+        drop(kept);
     }
 
     /// The log, as a sync reads it.
@@ -117,9 +101,7 @@ impl Primary {
 
     /// Gives a lock back, without waiting for the primary's answer.
     pub fn give_back(&self, lease: Lease) {
-        let http = self.http.clone();
-        // Without a thread the primary ends the stream by itself, after 10 s.
-        let _ = thread::spawn("libreplica-unlock", move || lease.release(&http));
+        drop(lease);
     }
 
     /// Gives an empty primary its first pages, so that it is one like any other.
@@ -130,8 +112,8 @@ impl Primary {
         steps.add(format!("CREATE TABLE {name}(x)"), Vec::new());
         steps.add(format!("DROP TABLE {name}"), Vec::new());
         let commit = steps.add("COMMIT", Vec::new());
-        let requests = vec![batch(steps.into_batch()), close()];
-        let results = pipeline(&self.http, &mut stream, requests).map_err(Failure::into_error)?;
+        let requests = vec![batch(steps.batch(0..steps.len(), false)), close()];
+        let results = stream.ask(requests).map_err(Failure::into_error)?;
         let result = ran(results.into_iter().next())?.map_err(SqlError::into_error)?;
         match first_failure(&result, commit + 1) {
             None => Ok(()),
@@ -140,38 +122,25 @@ impl Primary {
         }
     }
 
-    /// Makes the database so that the next transactions need no growth: a few
-    /// pages for its freelist. A commit of its own.
-    pub fn reserve(&self) -> Result<()> {
-        let name = unused_name();
-        let mut steps = Steps::default();
-        steps.begin();
-        steps.add(format!("CREATE TABLE {name}(x)"), Vec::new());
-        steps.add(
-            format!("INSERT INTO {name} VALUES(zeroblob(262144))"),
-            Vec::new(),
-        );
-        steps.add(format!("DROP TABLE {name}"), Vec::new());
-        steps.add("COMMIT", Vec::new());
-        let requests = vec![batch(steps.into_batch()), close()];
-        let mut stream = Stream::default();
-        pipeline(&self.http, &mut stream, requests)
-            .map(|_| ())
-            .map_err(Failure::into_error)
-    }
-
     /// Runs one statement at the primary, in a transaction of its own.
     pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
-        let mut stream = Stream::default();
+        let mut stream = Stream::new(&self.http);
         let args = args.into_iter().map(|argument| argument.0).collect();
         let requests = vec![execute(stmt(sql, args, true)), close()];
-        let results =
-            pipeline(&self.http, &mut stream, requests).map_err(|failure| match failure {
-                Failure::Lost(e) => Error::Unknown(format!(
-                    "whether the primary has run the statement is unknown: {e}"
-                )),
-                failure => failure.into_error(),
-            })?;
+        let results = stream.ask(requests).map_err(|failure| match failure {
+            Failure::Lost(NoAnswer {
+                error: Error::Interrupted,
+                ..
+            }) => Error::Statement {
+                message: "interrupted; whether the primary has run the statement is unknown".into(),
+                code: libsqlite3_sys::SQLITE_INTERRUPT,
+            },
+            Failure::Lost(lost) => Error::Unknown(format!(
+                "whether the primary has run the statement is unknown: {}",
+                lost.error
+            )),
+            failure => failure.into_error(),
+        })?;
         let result = executed(results.into_iter().next())?;
         result
             .map(Answer)
@@ -206,7 +175,7 @@ impl Primary {
             Ground::Kept(kept) => (kept.stream, kept.log_id, kept.data_version, None, true),
         };
         let (before, after) = transaction.sizes();
-        let mut program = Program::new(&self.http, stream);
+        let mut program = Program::new(&self.http.requests, stream);
         if begins {
             program.steps.begin();
             program.special.guard = Some(program.steps.guard_version(version));
@@ -220,8 +189,10 @@ impl Primary {
         if after == before {
             program.steps.guard_size(after);
         } else {
-            if base[AUTO_VACUUM] != [0; 4] {
-                return Err(moves_pages().into());
+            if moves_pages(&base) {
+                return Err(Error::ReadOnly(
+                    "the primary's database has auto_vacuum on, so none can be added to it as pages; write_path=auto or rows can".into(),
+                ).into());
             }
             keep &= can_tidy(transaction)?;
             let growth = program
@@ -272,12 +243,6 @@ impl Primary {
     }
 }
 
-fn moves_pages() -> Error {
-    Error::ReadOnly(
-        "the primary's database has auto_vacuum on, so pages cannot be added to it as pages; write_path=rows can".into(),
-    )
-}
-
 /// Whether a transaction can add its pages on a connection that has shipped
 /// pages, and will.
 pub fn can_tidy(transaction: &dyn Transaction) -> Result<bool> {
@@ -299,15 +264,10 @@ impl Program<'_> {
             _ => (None, pages),
         };
         let mut page = Box::new([0; PAGE_SIZE]);
-        let mut count = 0;
         for &pgno in rest.iter().chain(&first) {
-            if count == REQUEST_PAGES {
-                self.send_part()?;
-                count = 0;
-            }
+            self.send_full()?;
             transaction.page(pgno, &mut page)?;
             self.steps.page(pgno, &page);
-            count += 1;
         }
         Ok(())
     }

@@ -3,13 +3,10 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::hrana::{
-    Failure, Stream, batch, close, close_soon, execute, executed, pipeline, ran, stmt,
-};
-use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamResult};
-use super::http::Http;
+use super::budget::{REQUEST_STEPS, RequestLimit};
+use super::hrana::{Failure, Stream, batch, close, execute, executed, ran, stmt};
+use super::hrana_wire::{BatchResult, SqlError, Stmt, StmtResult, StreamRequest, StreamResult};
 use super::lease::{CLOCK, last_integer};
 use super::pages::Steps;
 use super::transaction::NotShipped;
@@ -17,11 +14,10 @@ use crate::error::Error;
 use crate::wal::Page;
 
 pub struct Program<'a> {
-    http: &'a Arc<Http>,
+    limit: &'a RequestLimit,
     stream: Stream,
     pub steps: Steps,
-    /// Steps of the request that goes next with a meaning of their own when
-    /// they fail.
+    /// Steps of what goes next with a meaning of their own when they fail.
     pub special: Special,
 }
 
@@ -57,9 +53,9 @@ pub struct Done {
 }
 
 impl<'a> Program<'a> {
-    pub fn new(http: &'a Arc<Http>, stream: Stream) -> Self {
+    pub fn new(limit: &'a RequestLimit, stream: Stream) -> Self {
         Program {
-            http,
+            limit,
             stream,
             steps: Steps::default(),
             special: Special::default(),
@@ -86,26 +82,56 @@ impl<'a> Program<'a> {
         self.special.proofs = first..self.steps.len();
     }
 
-    /// A request with more to follow.
-    pub fn send_part(&mut self) -> std::result::Result<(), NotShipped> {
+    /// Sends what is a request's worth by now; COMMIT is still to come.
+    pub fn send_full(&mut self) -> std::result::Result<(), NotShipped> {
+        if self.steps.bytes() < self.limit.bytes() && self.steps.len() < REQUEST_STEPS {
+            return Ok(());
+        }
+        match self.run(Vec::new(), false) {
+            Ok(_) => Ok(()),
+            Err(Stop::Step(_, failed)) => Err(failed),
+            Err(Stop::Request(Failure::Gone(_), _)) => Err(NotShipped::LeaseLost),
+            // Whatever ran will be undone.
+            Err(Stop::Request(failure, _)) => Err(NotShipped::Refused(failure.into_error())),
+        }
+    }
+
+    /// Runs the steps that there are, and what comes `behind` them, in as many
+    /// requests as what lies on the way wants; the results behind. `ends`:
+    /// nothing of the transaction is open afterwards.
+    fn run(
+        &mut self,
+        behind: Vec<StreamRequest>,
+        ends: bool,
+    ) -> std::result::Result<Vec<StreamResult>, Stop> {
         let steps = std::mem::take(&mut self.steps);
-        let count = steps.len();
-        let requests = vec![batch(steps.into_batch())];
-        let results = match pipeline(self.http, &mut self.stream, requests) {
-            Ok(results) => results,
-            Err(Failure::Gone(_)) => return Err(NotShipped::LeaseLost),
-            // COMMIT is still to come, so whatever ran will be undone.
-            Err(failure) => {
-                self.drop_stream();
-                return Err(NotShipped::Refused(failure.into_error()));
+        let special = std::mem::take(&mut self.special);
+        let mut from = 0;
+        loop {
+            let to = steps.fit(from, self.limit.bytes());
+            let last = to == steps.len();
+            let mut requests = vec![batch(steps.batch(from..to, ends && last))];
+            if last {
+                requests.extend(behind.clone());
             }
-        };
-        let failed = self.failure(results.into_iter().next(), count);
-        self.special = Special::default();
-        failed.map_or(Ok(()), |(_, failed)| {
-            self.drop_stream();
-            Err(failed)
-        })
+            let results = match self.stream.ask(requests) {
+                Ok(results) => results,
+                // Nothing of it was run, and the stream waits for its like.
+                Err(Failure::TooLarge(bytes, _)) if to - from > 1 => {
+                    self.limit.refused(bytes);
+                    continue;
+                }
+                Err(failure) => return Err(Stop::Request(failure, last)),
+            };
+            let mut results = results.into_iter();
+            if let Some((step, failed)) = special.failure(results.next(), from..to) {
+                return Err(Stop::Step(step, failed));
+            }
+            if last {
+                return Ok(results.collect());
+            }
+            from = to;
+        }
     }
 
     /// Commits, and asks `questions` then; `keep`: the stream stays open.
@@ -115,33 +141,30 @@ impl<'a> Program<'a> {
         questions: Vec<Stmt>,
     ) -> std::result::Result<Done, NotShipped> {
         let commit = self.steps.add("COMMIT", Vec::new());
-        let count = self.steps.len();
-        let mut requests = vec![batch(std::mem::take(&mut self.steps).with_rollback())];
         let asked = questions.len();
-        requests.extend(questions.into_iter().map(execute));
+        let mut behind: Vec<_> = questions.into_iter().map(execute).collect();
         if !keep {
-            requests.push(close());
+            behind.push(close());
         }
-        let results = match pipeline(self.http, &mut self.stream, requests) {
+        let results = match self.run(behind, true) {
             Ok(results) => results,
-            Err(Failure::Gone(_)) => return Err(NotShipped::Gone),
-            Err(Failure::Refused(e)) => return Err(NotShipped::Refused(e)),
-            Err(Failure::Lost(e)) => return Err(NotShipped::Unknown(e, Some(self.stream))),
-        };
-        let mut results = results.into_iter();
-        match self.failure(results.next(), count) {
-            Some((step, NotShipped::Refused(e))) if step == commit => {
-                self.drop_stream();
+            // COMMIT was run, and its result says nothing.
+            Err(Stop::Step(step, NotShipped::Refused(e))) if step == commit => {
                 return Err(NotShipped::Unknown(e, None));
             }
-            Some((_, failed)) => {
-                self.drop_stream();
-                return Err(failed);
+            Err(Stop::Step(_, failed)) => return Err(failed),
+            Err(Stop::Request(Failure::Gone(_), true)) => return Err(NotShipped::Gone),
+            Err(Stop::Request(Failure::Gone(_), false)) => return Err(NotShipped::LeaseLost),
+            Err(Stop::Request(Failure::Lost(lost), true)) => {
+                return Err(NotShipped::Unknown(lost.error, Some(self.stream)));
             }
-            None => {}
-        }
+            Err(Stop::Request(failure, _)) => {
+                return Err(NotShipped::Refused(failure.into_error()));
+            }
+        };
         // It is committed; what the questions give is not needed for that.
         let told: Vec<Option<StmtResult>> = results
+            .into_iter()
             .take(asked)
             .map(|result| executed(Some(result)).ok().and_then(|told| told.ok()))
             .collect();
@@ -155,41 +178,53 @@ impl<'a> Program<'a> {
             stream: keep.then_some(self.stream).filter(Stream::is_open),
         })
     }
+}
 
-    /// The first step of `count` that has no result, and what that means.
-    fn failure(&self, result: Option<StreamResult>, count: u32) -> Option<(u32, NotShipped)> {
+/// Why not all steps were run.
+enum Stop {
+    /// At this one.
+    Step(u32, NotShipped),
+    /// A request has no results; whether it was the last one.
+    Request(Failure, bool),
+}
+
+impl Special {
+    /// The first step of a batch that has no result, and what that means.
+    fn failure(
+        &self,
+        result: Option<StreamResult>,
+        batch: Range<u32>,
+    ) -> Option<(u32, NotShipped)> {
         let result = match ran(result) {
             Ok(Ok(result)) => result,
             Ok(Err(error)) if error.code == "TRANSACTION_TIMEOUT" => {
-                return Some((0, NotShipped::LeaseLost));
+                return Some((batch.start, NotShipped::LeaseLost));
             }
-            Ok(Err(error)) => return Some((0, NotShipped::Refused(error.into_error()))),
-            Err(e) => return Some((0, NotShipped::Refused(e))),
+            Ok(Err(error)) => return Some((batch.start, NotShipped::Refused(error.into_error()))),
+            Err(e) => return Some((batch.start, NotShipped::Refused(e))),
         };
-        let (step, error) = first_failure(&result, count)?;
-        let special = &self.special;
+        let (step, error) = first_failure(&result, batch.len() as u32)?;
+        let step = batch.start + step;
         let why = match error {
             None => NotShipped::LeaseLost,
             Some(error) if error.code == "TRANSACTION_TIMEOUT" => NotShipped::LeaseLost,
-            Some(_) if special.guard == Some(step) => NotShipped::Moved,
-            Some(_) if special.growth == Some(step) => NotShipped::Overgrown,
-            Some(_) if special.counts.contains(&step) => {
+            Some(_) if self.guard == Some(step) => NotShipped::Moved,
+            Some(_) if self.growth == Some(step) => NotShipped::Refused(Error::Internal(
+                "the primary has added other pages than were asked for; write_path=rows needs none".into(),
+            )),
+            Some(_) if self.counts.contains(&step) => {
                 NotShipped::Refused(Error::ReadOnly(
                     "a statement of this transaction does something else at the primary than here, so all of it was undone there; replica_exec works".into(),
                 ))
             }
             Some(error)
-                if special.proofs.contains(&step) || special.definitions.contains(&step) =>
+                if self.proofs.contains(&step) || self.definitions.contains(&step) =>
             {
                 NotShipped::Refused(not_understood(error))
             }
             Some(error) => NotShipped::Refused(error.into_error()),
         };
         Some((step, why))
-    }
-
-    fn drop_stream(&mut self) {
-        close_soon(self.http, std::mem::take(&mut self.stream));
     }
 }
 

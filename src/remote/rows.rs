@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use super::hrana::stmt;
-use super::hrana_wire::{Value, ValueKind};
 use super::lease::{Ground, Kept, data_version};
 use super::pages::integer;
 use super::primary::Primary;
@@ -16,33 +15,12 @@ use super::transaction::NotShipped;
 use super::values::Argument;
 use crate::rows::{Effect, FAIL};
 
-/// A request has at most about so many bytes of values and statements,
-const REQUEST_BYTES: usize = 8 << 20;
-/// and at most so many steps: an answer may have 10 MB.
-const REQUEST_STEPS: u32 = 20_000;
-/// What a step weighs besides its values.
-const STEP_BYTES: usize = 64;
-
 /// A statement of a transaction.
 #[derive(Clone)]
 pub struct Command {
     pub sql: Arc<str>,
     pub args: Vec<Argument>,
     pub effect: Effect,
-}
-
-impl Command {
-    fn size(&self) -> usize {
-        let values = self.args.iter().map(|argument| size(&argument.0));
-        self.sql.len() + STEP_BYTES + values.sum::<usize>()
-    }
-}
-
-fn size(value: &Value) -> usize {
-    match &value.kind {
-        Some(ValueKind::Text(bytes) | ValueKind::Blob(bytes)) => bytes.len(),
-        _ => 8,
-    }
 }
 
 /// A transaction that the primary has committed.
@@ -68,21 +46,14 @@ impl Primary {
             Ground::Lease(lease) => (lease.stream, lease.log_id, lease.data_version, false),
             Ground::Kept(kept) => (kept.stream, kept.log_id, kept.data_version, true),
         };
-        let mut program = Program::new(&self.http, stream);
+        let mut program = Program::new(&self.http.requests, stream);
         if begins {
             program.steps.begin();
             program.special.guard = Some(program.steps.guard_version(version));
         }
         program.prove(proofs, None);
-        let mut bytes = 0;
         for command in commands {
-            let size = command.size();
-            let full = bytes + size > REQUEST_BYTES || program.steps.len() >= REQUEST_STEPS;
-            if bytes > 0 && full {
-                program.send_part()?;
-                bytes = 0;
-            }
-            bytes += size;
+            program.send_full()?;
             program.command(command);
         }
         let sql = "SELECT data_version FROM pragma_data_version";

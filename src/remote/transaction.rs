@@ -50,8 +50,6 @@ pub enum NotShipped {
     Gone,
     /// Somebody else has committed since.
     Moved,
-    /// The primary's allocator cannot add as few pages as are needed.
-    Overgrown,
     /// No answer to the commit, which went to this stream; or, without one, an
     /// answer that does not say what became of it.
     Unknown(Error, Option<Stream>),

@@ -12,6 +12,7 @@ use super::{
     SharedOptions, chain,
 };
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 
 mod batches;
 mod piece;
@@ -118,7 +119,7 @@ impl WalLog {
             if status.code != Status::UNAVAILABLE || Instant::now() + pause > deadline {
                 return Err(status.into_error());
             }
-            std::thread::sleep(pause);
+            attention::pause(pause)?;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }

@@ -271,6 +271,8 @@ pub struct NewFile {
     path: String,
     changes: Changes,
     store: PositionFile,
+    /// There was no file, not even an empty one.
+    made: bool,
     /// Bytes written since the last sync.
     unsynced: usize,
 }
@@ -285,28 +287,44 @@ impl NewFile {
         path: &str,
         store: impl FnOnce() -> Result<PositionFile>,
     ) -> Result<Option<NewFile>> {
-        let db = OsFile::open(vfs, path, FileKind::Database, true)?;
+        let Some((db, made)) = open_or_make(vfs, path)? else {
+            return Ok(None);
+        };
         let locked = db.lock(sql::SQLITE_LOCK_SHARED)?
             && db.lock(sql::SQLITE_LOCK_RESERVED)?
             && db.lock(sql::SQLITE_LOCK_EXCLUSIVE)?;
         if !locked || db.has_moved() || db.size()? != 0 {
             return Ok(None);
         }
-        // What an older database of this name left behind must not be taken for part of this one.
-        vfs.delete(&format!("{path}-wal"))?;
-        undo::remove(vfs, path);
-        let store = store()?;
-        let journal = OsFile::open(vfs, path, FileKind::Journal, true)?;
-        journal.write_at(&empty_journal(), 0)?;
-        journal.sync()?;
-        Ok(Some(NewFile {
+        let begun = begin_beside(vfs, path).and_then(|()| store());
+        let store = begun.inspect_err(|_| {
+            if made {
+                // What it failed for counts.
+                let _ = vfs.delete(path);
+            }
+        })?;
+        let this = NewFile {
             db,
             vfs: *vfs,
             path: path.to_string(),
             changes: Changes::default(),
             store,
+            made,
             unsynced: 0,
-        }))
+        };
+        match this.write_journal() {
+            Ok(()) => Ok(Some(this)),
+            Err(e) => {
+                let _ = this.abandon();
+                Err(e)
+            }
+        }
+    }
+
+    fn write_journal(&self) -> Result<()> {
+        let journal = OsFile::open(&self.vfs, &self.path, FileKind::Journal, true)?;
+        journal.write_at(&empty_journal(), 0)?;
+        journal.sync()
     }
 
     fn put_all(&mut self, pages: &Chunk) -> Result<()> {
@@ -356,15 +374,45 @@ impl NewFile {
         Ok(record)
     }
 
-    /// Leaves nothing behind.
+    /// Leaves behind what was there before: nothing, or an empty file.
     pub fn abandon(self) -> Result<()> {
         self.db.truncate(0)?;
         self.vfs.delete(&format!("{}-journal", self.path))?;
         // First, while nobody else can begin another one.
         self.vfs.delete(&path_of(&self.path))?;
+        if !self.made {
+            return Ok(());
+        }
         // Still locked: whoever waits for it sees that it has moved, and begins again.
         self.vfs.delete(&self.path)
     }
+}
+
+/// The file, and whether it was made now; None if others make or remove it at
+/// the same time.
+fn open_or_make(vfs: &BaseVfs, path: &str) -> Result<Option<(OsFile, bool)>> {
+    // To SQLite's VFS an empty file does not exist.
+    let exists = || std::fs::metadata(path).is_ok();
+    if !exists() {
+        return match OsFile::create_new(vfs, path, FileKind::Database) {
+            Ok(db) => Ok(Some((db, true))),
+            Err(_) if exists() => Ok(None),
+            Err(e) => Err(e),
+        };
+    }
+    match OsFile::open(vfs, path, FileKind::Database, false) {
+        Ok(db) => Ok(Some((db, false))),
+        Err(_) if !exists() => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// What an older database of this name left behind must not be taken for part
+/// of the new one.
+fn begin_beside(vfs: &BaseVfs, path: &str) -> Result<()> {
+    vfs.delete(&format!("{path}-wal"))?;
+    undo::remove(vfs, path);
+    Ok(())
 }
 
 /// A rollback journal of a database that had no pages (file format, section 3).

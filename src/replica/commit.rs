@@ -9,6 +9,7 @@ use super::record::Record;
 use super::transaction::LocalTransaction;
 use crate::config::WritePath;
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::remote::Position;
 use crate::remote::lease::{Ground, Kept, Lease};
 use crate::remote::outcome::{FirstCommit, Outcome, Past};
@@ -156,10 +157,6 @@ impl Commit<'_> {
             NotShipped::Refused(e) => return Err(e),
             NotShipped::Moved => return Err(moved()),
             NotShipped::LeaseLost => return Err(lease_lost()),
-            NotShipped::Overgrown => {
-                self.primary.reserve()?;
-                return Err(moved());
-            }
             NotShipped::Gone => (moved(), None),
             NotShipped::Unknown(error, stream) => (error, stream),
         };
@@ -197,10 +194,7 @@ pub fn suits(kept: &Kept, record: &Record) -> bool {
 /// Waits for a lock that SQLite cannot be asked about any more.
 fn patience(limit: Duration) -> impl FnMut() -> bool {
     let deadline = Instant::now() + limit;
-    move || {
-        std::thread::sleep(Duration::from_millis(5));
-        Instant::now() < deadline
-    }
+    move || attention::pause(Duration::from_millis(5)).is_ok() && Instant::now() < deadline
 }
 
 /// At the same position there is the same page 1, else the histories differ.

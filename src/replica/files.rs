@@ -8,6 +8,7 @@ use libsqlite3_sys as sql;
 use super::digest::{Digest, page_hash};
 use super::record::Stamp;
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::ffi::conn::Connection;
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::shm::ShmLock;
@@ -130,7 +131,7 @@ impl Files {
                     self.db.path()
                 )));
             }
-            std::thread::sleep(pause);
+            attention::pause(pause)?;
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }

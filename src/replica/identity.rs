@@ -7,6 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::beside::{self, Companion};
 use super::record::{os, u16_le, u64_le};
 use crate::error::{Error, Result};
 
@@ -17,7 +18,7 @@ const MAX_NAMESPACE: usize = 512;
 
 /// The file beside a database.
 pub fn path_of(db_path: &str) -> String {
-    format!("{db_path}-replica")
+    Companion::Position.path(db_path)
 }
 
 /// Which primary the replica belongs to. Secrets are never part of it.
@@ -122,6 +123,7 @@ fn gone(path: &str) -> Error {
 /// Tells one history of a database's content from the next: the identity's
 /// generation, which grows with each.
 pub struct History {
+    db_path: String,
     path: String,
     file: Mutex<Option<File>>,
 }
@@ -129,6 +131,7 @@ pub struct History {
 impl History {
     pub fn of(db_path: &str) -> History {
         History {
+            db_path: db_path.to_string(),
             path: path_of(db_path),
             file: Mutex::new(None),
         }
@@ -142,7 +145,7 @@ impl History {
     pub fn now(&self) -> Option<u64> {
         let mut file = self.file.lock();
         if file.is_none() {
-            *file = File::open(&self.path).ok();
+            *file = beside::read(&self.db_path, Companion::Position).ok()?;
         }
         let file = file.as_ref()?;
         let mut newest = None;

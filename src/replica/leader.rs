@@ -5,22 +5,34 @@
 //! What the working process knows of the primary stands in the file, for the
 //! others to show: they ask nobody. Unless they are to be more current than it
 //! is: then they work beside it, which is more traffic and nothing worse.
+//!
+//! Whoever can read the file can lock it, and keep everybody else from the
+//! work without doing any. So the note goes on, a beat every few seconds; who
+//! holds the lock and does not go on is no reason to wait (`Watch`).
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::status::{Facts, State};
-use crate::error::{Error, Result};
+use super::beside::{self, Companion};
+use super::status::{Facts, State, unix_now};
+use crate::error::Result;
 use crate::ffi::fork::{self, Private};
+use crate::ffi::thread;
 
+/// What a note begins with; then JSON.
+const MAGIC: &str = "libreplica lock\n";
 /// A note is padded to this length, so that a shorter one needs no truncating.
 const NOTE_SIZE: usize = 2048;
-
-fn path_of(db_path: &str) -> String {
-    format!("{db_path}-replica-lock")
-}
+/// So often it is written anew.
+const BEAT: Duration = Duration::from_secs(4);
+/// A note that has not changed for so long is nobody's.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// A lock file of the database's own: a lock on a file that others open and
 /// close would get lost where the system forgets locks at any close (NFS).
@@ -32,20 +44,24 @@ pub struct Candidate {
 /// The lock, held until dropped.
 pub struct Leader {
     _private: Private,
+    notes: Arc<Mutex<Notes>>,
+    /// Ends the beat when dropped.
+    _beat: Option<Sender<()>>,
+}
+
+/// What the working process lets the others know.
+struct Notes {
     file: File,
-    noted: String,
+    /// Without its beat.
+    note: Value,
+    beat: u64,
+    /// The file is the next one's.
+    ended: bool,
 }
 
 impl Candidate {
     pub fn new(db_path: &str) -> Result<Candidate> {
-        let path = path_of(db_path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| Error::CantOpen(format!("cannot open '{path}': {e}")))?;
+        let file = beside::make(db_path, Companion::Lock)?;
         Ok(Candidate {
             private: fork::keep_private(&file),
             file,
@@ -58,45 +74,113 @@ impl Candidate {
             Err(TryLockError::WouldBlock) => Err(self),
             // No locks on this file system: everyone works, which is more
             // traffic and nothing worse.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Leader {
-                _private: self.private,
-                file: self.file,
-                noted: String::new(),
-            }),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Leader::new(self)),
         }
     }
 }
 
 impl Leader {
+    fn new(candidate: Candidate) -> Leader {
+        let notes = Arc::new(Mutex::new(Notes {
+            file: candidate.file,
+            note: json!({}),
+            beat: 0,
+            ended: false,
+        }));
+        notes.lock().write();
+        let (stop, stopped) = channel();
+        let beating = notes.clone();
+        let beat = thread::spawn("libreplica-beat", move || {
+            while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                beating.lock().write();
+            }
+        });
+        Leader {
+            _private: candidate.private,
+            notes,
+            // Without a thread others may work, too.
+            _beat: beat.ok().map(|_| stop),
+        }
+    }
+
     /// Lets the other processes know. Not every commit: what changes seldom.
     pub fn note(&mut self, live: bool, facts: &Facts) {
-        let text = json!({
+        let note = json!({
             "live": live,
             "state": facts.state.name(),
             "primary_frame_no": facts.primary_frame_no,
             "last_sync": facts.last_sync,
             "last_error": facts.last_error,
             "offline_since": facts.offline_since,
-        })
-        .to_string();
-        if text == self.noted || text.len() > NOTE_SIZE {
-            return;
+        });
+        let mut notes = self.notes.lock();
+        if notes.note != note {
+            notes.note = note;
+            notes.write();
         }
-        let padded = format!("{text:NOTE_SIZE$}");
-        let mut file = &self.file;
-        // For show only.
-        let _ = file
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| file.write_all(padded.as_bytes()));
-        self.noted = text;
     }
 }
 
 impl Drop for Leader {
     fn drop(&mut self) {
         // Not by closing alone: some child may have a copy of the handle.
-        let _ = self.file.unlock();
+        let mut notes = self.notes.lock();
+        notes.note = json!({});
+        notes.write();
+        notes.ended = true;
+        let _ = notes.file.unlock();
     }
+}
+
+impl Notes {
+    fn write(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.beat += 1;
+        let mut note = self.note.clone();
+        note["beat"] = json!(self.beat);
+        note["pid"] = json!(fork::process());
+        note["at"] = json!(unix_now());
+        let mut text = format!("{MAGIC}{note}");
+        if text.len() > NOTE_SIZE {
+            // An error in too many words.
+            note["last_error"] = Value::Null;
+            text = format!("{MAGIC}{note}");
+        }
+        let padded = format!("{text:NOTE_SIZE$}");
+        // For show, and to show that it goes on.
+        let _ = self
+            .file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.file.write_all(padded.as_bytes()));
+    }
+}
+
+/// Looks whether whoever holds the lock goes on.
+#[derive(Default)]
+pub struct Watch(Option<(String, Instant)>);
+
+impl Watch {
+    /// Whether nothing has been heard for a while of a process that works.
+    pub fn is_silent(&mut self, db_path: &str) -> bool {
+        let text = text(db_path).unwrap_or_default();
+        match &self.0 {
+            Some((heard, since)) if *heard == text => since.elapsed() >= SILENCE,
+            _ => {
+                self.0 = Some((text, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+fn text(db_path: &str) -> Option<String> {
+    let mut file = beside::read(db_path, Companion::Lock).ok()??;
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(NOTE_SIZE as u64).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 pub fn newer(a: Option<f64>, b: Option<f64>) -> Option<f64> {
@@ -108,14 +192,17 @@ pub struct Note(Value);
 
 /// The note, if a process works on this file.
 pub fn noted(db_path: &str) -> Option<Note> {
-    let file = File::open(path_of(db_path)).ok()?;
+    let file = beside::read(db_path, Companion::Lock).ok()??;
     // Nobody holds it: an old note of a process that is gone.
     if file.try_lock_shared().is_ok() {
         return None;
     }
-    let mut text = String::new();
-    file.take(NOTE_SIZE as u64).read_to_string(&mut text).ok()?;
-    serde_json::from_str(text.trim_end()).ok().map(Note)
+    let text = text(db_path)?;
+    let note: Value = serde_json::from_str(text.strip_prefix(MAGIC)?.trim_end()).ok()?;
+    // Of a process that has nothing to say yet, or that does not hold the lock
+    // any more: somebody else does.
+    let age = unix_now() - note["at"].as_f64()?;
+    (note["state"].is_string() && age.abs() <= SILENCE.as_secs_f64()).then_some(Note(note))
 }
 
 impl Note {

@@ -13,15 +13,16 @@ use std::time::{Duration, Instant};
 
 use super::apply::{Located, Message};
 use super::backoff::Backoff;
+use super::beside::Companion;
 use super::control::{Control, Event, News};
 use super::files::Hold;
-use super::leader::{self, Candidate};
+use super::leader::{self, Candidate, Watch};
 use super::local::{Found, Local};
 use super::pipeline::{self, Outcome};
 use super::record::Record;
 use super::session::Session;
 use super::staged::{Fit, Staged};
-use super::{Replica, frames_between, reconcile, status};
+use super::{Replica, frames_between, reconcile, registry, status};
 use crate::error::{Error, Result};
 use crate::ffi::api;
 use crate::log;
@@ -53,6 +54,7 @@ pub struct Worker {
     backoff: Backoff,
     /// The failure that was logged last.
     said: Option<String>,
+    watch: Watch,
     streams: u64,
     /// A stream that did well broke off: perhaps only the stream, perhaps not.
     broken: bool,
@@ -71,6 +73,7 @@ impl Worker {
             remote: None,
             backoff: Backoff::default(),
             said: None,
+            watch: Watch::default(),
             streams: 0,
             broken: false,
         }
@@ -93,6 +96,7 @@ impl Worker {
             self.failed(&error);
             let _ = self.pause(pause);
         }
+        self.replica.status.update(|f| f.beside = None);
     }
 
     /// A bug, to be seen in the status; the work goes on after a while.
@@ -112,17 +116,33 @@ impl Worker {
     fn lead(&mut self) -> Result<()> {
         let mut candidate = None;
         while !self.control.leading.load(SeqCst) {
-            let next = match candidate.take() {
-                Some(candidate) => candidate,
-                None => Candidate::new(self.path())?,
+            let next = match candidate
+                .take()
+                .map_or_else(|| Candidate::new(self.path()), Ok)
+            {
+                Ok(candidate) => candidate,
+                Err(e) => {
+                    // Every process works then: more traffic, and nothing stale.
+                    self.works_alone(format!("{e}; without it every process syncs for itself"));
+                    return Ok(());
+                }
             };
             match next.try_lead() {
                 Ok(leader) => {
+                    self.replica.status.update(|f| f.beside = None);
                     log::info(|| format!("'{}': this process keeps it current", self.path()));
                     self.control.hands.lock().leader = Some(leader);
                     self.control.leading.store(true, SeqCst);
                 }
                 Err(again) => {
+                    if self.watch.is_silent(self.replica.path()) {
+                        self.works_alone(format!(
+                            "'{}' is locked by a process that does not sync (stopped, or another program); this one syncs for itself",
+                            Companion::Lock.path(self.path())
+                        ));
+                        return Ok(());
+                    }
+                    self.replica.status.update(|f| f.beside = None);
                     if self.must_work_beside() {
                         return Ok(());
                     }
@@ -138,6 +158,16 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Without the lock, and not in silence.
+    fn works_alone(&self, why: String) {
+        let mut facts = self.replica.status.facts();
+        if facts.beside.replace(why.clone()).as_ref() != Some(&why) {
+            log::warn(&format!("'{}': {why}", self.path()));
+            registry::set_last_error(&why);
+            self.replica.status.update(|f| f.beside = Some(why));
+        }
     }
 
     /// Whether the process that works is less current than this one is to be.

@@ -9,13 +9,13 @@ use super::identity::{Identity, path_of};
 use super::position::PositionFile;
 use super::record::{Record, Stamp};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 use crate::remote::Divergence;
-use crate::wal::format::{FRAME_SIZE, Salt};
+use crate::wal::format::FRAME_SIZE;
 use crate::wal::index::Header;
-use crate::wal::writer::LogEnd;
 
 /// A log of so many frames is checkpointed, as by SQLite's default.
 const CHECKPOINT_FRAMES: u32 = 1000;
@@ -62,7 +62,7 @@ impl Local {
             match Self::open(vfs, path, store) {
                 // A bootstrap goes on, or another process recovers or closes.
                 Err(Error::Busy(_)) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(20));
+                    attention::pause(Duration::from_millis(20))?;
                 }
                 Err(Error::Busy(_)) => return Err(being_fetched(path)),
                 Err(e) => return Err(e),
@@ -157,7 +157,7 @@ impl Local {
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
         let end = log_end(&header);
-        match self.known(&header, end, &stamp) {
+        match self.known(&header, &stamp) {
             Some(record) => {
                 self.seen = Some((header, record.clone()));
                 Ok(Located { record, end, stamp })
@@ -166,22 +166,8 @@ impl Local {
         }
     }
 
-    /// The record of this state, if it can be told without reading the
-    /// content. Once that is known, it stays so while the file is open: every
-    /// transaction moves the log's end, checkpoints change nothing, and a
-    /// restarted log has the content of the one before.
-    fn known(&self, header: &Header, end: Option<LogEnd>, stamp: &Stamp) -> Option<Record> {
-        if let Some((seen, record)) = &self.seen {
-            if end.is_some()
-                && let Some(record) = self.store.find_end(end)
-            {
-                return Some(record.clone());
-            }
-            if end.is_none() && header.change == seen.change && restarted(seen.salt, header.salt) {
-                return Some(record.clone());
-            }
-        }
-        self.store.find(end, stamp).cloned()
+    fn known(&self, header: &Header, stamp: &Stamp) -> Option<Record> {
+        self.store.known(header, stamp, self.seen.as_ref())
     }
 
     /// Whether the content is still where it was found.
@@ -219,7 +205,7 @@ impl Local {
         };
         self.store.refresh()?;
         let stamp = self.files.stamp(false)?;
-        Ok(self.known(&header, log_end(&header), &stamp))
+        Ok(self.known(&header, &stamp))
     }
 
     /// The slow way: by the content. Due after another process has
@@ -314,7 +300,7 @@ impl Local {
             .write_lock(Hold::Take(Duration::from_millis(100)))?;
         self.store.refresh()?;
         let end = log_end(&header);
-        if let Some(record) = self.known(&header, end, &stamp) {
+        if let Some(record) = self.known(&header, &stamp) {
             let complete = self.files.index().backfilled()? == header.max_frame;
             let current = Record {
                 end,
@@ -330,12 +316,6 @@ impl Local {
     }
 }
 
-/// The same log, or the next one (wal.c, `walRestartHdr`: the first salt counts).
-fn restarted(before: Salt, now: Salt) -> bool {
-    let first = |salt: Salt| u32::from_be_bytes([salt[0], salt[1], salt[2], salt[3]]);
-    before == now || first(now) == first(before).wrapping_add(1)
-}
-
 impl Drop for Local {
     fn drop(&mut self) {
         // So that the next process finds a file it knows. What fails here is
@@ -346,7 +326,7 @@ impl Drop for Local {
     }
 }
 
-fn foreign(path: &str) -> Error {
+pub fn foreign(path: &str) -> Error {
     Error::CantOpen(format!(
         "'{path}' has content of its own and is not a replica (there is no '{}' beside it); move it away or choose another path",
         path_of(path)

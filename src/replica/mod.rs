@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod backoff;
+pub mod beside;
 mod chunk;
 mod commit;
 mod control;
@@ -17,6 +18,7 @@ pub mod pipeline;
 pub mod position;
 pub mod progress;
 mod proof;
+pub mod reader;
 mod reconcile;
 pub mod record;
 pub mod registry;
@@ -26,6 +28,7 @@ mod session;
 mod staged;
 pub mod status;
 pub mod transaction;
+pub mod turn;
 pub mod undo;
 pub mod writer;
 
@@ -42,6 +45,7 @@ use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::progress::Progress;
+use self::reader::{Reader, reads_only};
 use self::record::Record;
 use self::scheduler::Background;
 use self::status::{Facts, State, Status};
@@ -49,6 +53,8 @@ use self::writer::Writer;
 use crate::config::Options;
 use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
+use crate::ffi::conn::Connection;
 use crate::ffi::fork;
 use crate::ffi::thread;
 use crate::ffi::vfs::BaseVfs;
@@ -76,6 +82,8 @@ pub struct Replica {
     /// The key of an encrypted replica stays known for as long as this does.
     _vault: Option<Arc<Vault>>,
     pub status: Arc<Status>,
+    /// Nobody here writes to it: then nothing of what follows is used.
+    reader: Option<Mutex<Reader>>,
     /// There is local data: opening has nothing to wait for.
     ready: AtomicBool,
     frozen: AtomicBool,
@@ -100,6 +108,13 @@ impl Replica {
         Self::with(vfs, path, Arc::new(Mutex::new(options)), Arc::default())
     }
 
+    /// For those who only read it. Nothing is made, nobody is asked.
+    pub fn to_read(vfs: BaseVfs, path: &str, options: Options, reader: Reader) -> Result<Replica> {
+        let mut replica = Replica::new(vfs, path, options)?;
+        replica.reader = Some(Mutex::new(reader));
+        Ok(replica)
+    }
+
     fn with(
         vfs: BaseVfs,
         path: &str,
@@ -115,6 +130,7 @@ impl Replica {
             options,
             _vault: vault::offered(path),
             status,
+            reader: None,
             ready: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
             history: History::of(path),
@@ -168,12 +184,21 @@ impl Replica {
         self.options.lock().clone()
     }
 
+    /// An error where nobody can write to it.
+    fn check_writable(&self) -> Result<()> {
+        match self.reader {
+            None => Ok(()),
+            Some(_) => Err(reads_only(&self.path)),
+        }
+    }
+
     fn timeout(&self) -> Duration {
         self.options.lock().timeout
     }
 
     fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
-        self.engine.try_lock_for(self.timeout()).ok_or_else(|| {
+        let engine = attention::wait(self.timeout(), |step| self.engine.try_lock_for(step))?;
+        engine.ok_or_else(|| {
             Error::Busy(format!(
                 "'{}': another connection is syncing and has not ended yet",
                 self.path
@@ -232,7 +257,7 @@ impl Replica {
                     self.path
                 )));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            attention::pause(Duration::from_millis(20))?;
         }
     }
 
@@ -281,8 +306,19 @@ impl Replica {
         Ok(found)
     }
 
+    /// Has SQLite recover the log, on a connection of our own; one that is
+    /// busy with it does it.
+    pub fn recover_log(&self) -> Result<()> {
+        let _inside = fork::inside();
+        match Connection::open(&self.vfs, &self.path)?.touch() {
+            Err(Error::Busy(_)) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Pulls to the primary's newest commit.
     pub fn sync(&self) -> Result<Synced> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         self.told(|| self.sync_now(&mut engine))
     }
@@ -394,6 +430,7 @@ impl Replica {
 
     /// Throws the local content away and takes the primary's.
     pub fn resync(&self) -> Result<Synced> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         self.told(|| {
             let Engine { local, remote } = &mut *engine;
@@ -412,6 +449,9 @@ impl Replica {
     pub fn wait(self: &Arc<Self>, frame_no: u64, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
+        if self.reader.is_some() {
+            return Ok(self.see(frame_no, deadline));
+        }
         if self.facts().frame_no >= Some(frame_no) {
             return Ok(true);
         }
@@ -426,8 +466,22 @@ impl Replica {
             if now >= deadline {
                 return Ok(false);
             }
-            std::thread::sleep(pause.min(deadline - now));
+            attention::pause(pause.min(deadline - now))?;
             pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Whether another process has brought the frame before the deadline.
+    fn see(&self, frame_no: u64, deadline: Instant) -> bool {
+        loop {
+            if self.look().flatten() >= Some(frame_no) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
         }
     }
 
@@ -439,13 +493,16 @@ impl Replica {
         thread::spawn("libreplica-wait", move || {
             sender.put(replica.sync());
         })?;
-        Ok(mailbox.take(limit))
+        attention::wait(limit, |step| mailbox.take(step))
     }
 
     /// What is known of the replica, whichever process works on it.
     pub fn facts(&self) -> Facts {
         let frame_no = self.look();
         let mut facts = self.status.facts();
+        if let Some(reader) = &self.reader {
+            facts.frame_no = reader.lock().last().and_then(Record::frame_no);
+        }
         facts.frame_no = frame_no.unwrap_or(facts.frame_no);
         if !self.background.is_leading()
             && let Some(note) = leader::noted(&self.path)
@@ -460,6 +517,9 @@ impl Replica {
     /// The frame by what stands beside the file, another process may have
     /// written it; None if somebody is at it.
     fn look(&self) -> Option<Option<u64>> {
+        if let Some(reader) = &self.reader {
+            return reader.lock().look().ok()?.map(|record| record.frame_no());
+        }
         let mut engine = self.engine.try_lock()?;
         let record = engine.local.as_mut()?.peek().ok().flatten()?;
         Some(record.frame_no())
@@ -467,6 +527,9 @@ impl Replica {
 
     /// Starts the background work that the options ask for.
     pub fn start_background(&self) {
+        if self.reader.is_some() {
+            return;
+        }
         if let Err(e) = self.background.ensure(self) {
             self.status.failed(&e);
             log::error(e.code(), &format!("'{}': {e}", self.path));
@@ -480,6 +543,7 @@ impl Replica {
                 "'{name}' cannot be changed while open; auth_token, sync_interval, live and timeout can"
             )));
         }
+        self.check_writable()?;
         let mut options = self.options();
         options.set(name, value)?;
         *self.options.lock() = options;

@@ -3,11 +3,13 @@
 
 use super::commit::{Commit, Committed, Next, Streams, moved, suits};
 use super::record::Record;
+use super::rows::only_shrinks;
 use super::transaction::LocalTransaction;
 use crate::config::WritePath;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::remote::lease::Kept;
 use crate::remote::outcome::{FirstCommit, Past};
+use crate::remote::pages::moves_pages;
 use crate::remote::primary::can_tidy;
 use crate::remote::transaction::{Shipped, Transaction};
 use crate::remote::{Position, chain};
@@ -59,6 +61,18 @@ pub fn commit(commit: Commit, streams: &mut Streams, try_kept: bool) -> Result<C
             (Some(_), None) => Next::Nothing,
             (None, _) => Next::Pull,
         },
+    })
+}
+
+/// Why a transaction that leaves fewer pages than there were is refused.
+pub fn shrinks(transaction: &LocalTransaction, before: u32) -> Result<Error> {
+    let (mut page1, size) = (Box::new([0; PAGE_SIZE]), transaction.size());
+    transaction.base_page(1, &mut page1)?;
+    Ok(match moves_pages(&page1) {
+        true => Error::ReadOnly(format!(
+            "a transaction that shrinks the database (here from {before} to {size} pages, for it has auto_vacuum on) cannot be given to a primary as pages; write_path=auto or rows can"
+        )),
+        false => only_shrinks(before, size),
     })
 }
 

@@ -8,7 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use super::apply::Message;
 use super::chunk::Chunk;
 use crate::error::{Error, Result};
-use crate::ffi::{guard, thread};
+use crate::ffi::{attention, guard, thread};
 use crate::remote::{Divergence, Head, PageSink, Position, Pull, Remote};
 use crate::wal::Page;
 
@@ -147,6 +147,7 @@ where
         }
         if self.running.is_some() && self.staged.len() >= CHUNK {
             let staged = std::mem::replace(&mut self.staged, Chunk::with_capacity(CHUNK));
+            attention::check()?;
             self.send(Message::Pages(staged))?;
             (self.progress)(self.frames);
         }

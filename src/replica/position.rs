@@ -25,14 +25,18 @@
 //!
 //! Writes happen while the WAL's write lock is held.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
+use super::beside::{self, Companion};
 use super::digest::Digest;
+use super::files::log_end;
 use super::identity::{IDENTITY_SIZE, Identity, newest_identity, path_of, read, was_frozen};
 use super::record::{RECORD_SIZE, Record, Stamp, os};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::remote::{Position, chain};
+use crate::wal::format::Salt;
+use crate::wal::index::Header;
 use crate::wal::writer::LogEnd;
 
 const RECORDS_AT: u64 = 2 * IDENTITY_SIZE as u64;
@@ -56,16 +60,28 @@ pub struct PositionFile {
 
 impl PositionFile {
     /// Opens the file beside `db_path`; None if there is none, or one whose
-    /// creation (nothing else existed then) or removal did not finish.
+    /// removal did not finish.
     pub fn open(db_path: &str) -> Result<Option<PositionFile>> {
-        let path = path_of(db_path);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(os("open", &path, &e)),
-        };
-        let mut this = Self::unread(file, path);
-        if !this.read_identity()? || this.identity.is_frozen() {
+        match beside::write(db_path, Companion::Position)? {
+            Some(file) => Self::load(db_path, file),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, to be looked at alone.
+    pub fn open_to_read(db_path: &str) -> Result<Option<PositionFile>> {
+        match beside::read(db_path, Companion::Position)? {
+            Some(file) => Self::load(db_path, file),
+            None => Ok(None),
+        }
+    }
+
+    fn load(db_path: &str, file: File) -> Result<Option<PositionFile>> {
+        let mut this = Self::unread(file, path_of(db_path));
+        if !this.read_identity()? {
+            return Err(damaged(&this.path));
+        }
+        if this.identity.is_frozen() {
             return Ok(None);
         }
         this.reload()?;
@@ -73,16 +89,11 @@ impl PositionFile {
         Ok(Some(this))
     }
 
-    /// Begins a new file, in place of any that is there.
+    /// Begins a new file, in place of one of ours that is there.
     pub fn create(db_path: &str, identity: Identity) -> Result<PositionFile> {
         let path = path_of(db_path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|e| os("create", &path, &e))?;
+        let file = beside::make(db_path, Companion::Position)?;
+        file.set_len(0).map_err(|e| os("empty", &path, &e))?;
         let mut this = Self::unread(file, path);
         this.set_identity(identity)?;
         Ok(this)
@@ -234,6 +245,31 @@ impl PositionFile {
         self.records.iter().rev().find(|r| r.end == end)
     }
 
+    /// The record of this state, if it can be told without reading the
+    /// content. `seen`: what was known before. Once that is known, it stays so
+    /// while the file is open: every transaction moves the log's end,
+    /// checkpoints change nothing, and a restarted log has the content of the
+    /// one before.
+    pub fn known(
+        &self,
+        header: &Header,
+        stamp: &Stamp,
+        seen: Option<&(Header, Record)>,
+    ) -> Option<Record> {
+        let end = log_end(header);
+        if let Some((seen, record)) = seen {
+            if end.is_some()
+                && let Some(record) = self.find_end(end)
+            {
+                return Some(record.clone());
+            }
+            if end.is_none() && header.change == seen.change && restarted(seen.salt, header.salt) {
+                return Some(record.clone());
+            }
+        }
+        self.find(end, stamp).cloned()
+    }
+
     /// The record of a database with this content.
     pub fn find_content(&self, digest: Digest, page_count: u32) -> Option<&Record> {
         self.records
@@ -283,6 +319,19 @@ impl PositionFile {
             .and_then(|_| file.write_all(bytes))
             .map_err(|e| os("write", &self.path, &e))
     }
+}
+
+/// The same log, or the next one (wal.c, `walRestartHdr`: the first salt counts).
+fn restarted(before: Salt, now: Salt) -> bool {
+    let first = |salt: Salt| u32::from_be_bytes([salt[0], salt[1], salt[2], salt[3]]);
+    before == now || first(now) == first(before).wrapping_add(1)
+}
+
+/// Neither copy of the identity is whole.
+fn damaged(path: &str) -> Error {
+    Error::CantOpen(format!(
+        "'{path}' is damaged: it does not say any more whose replica this is; put back the file that was there, or move it and the database away and open the replica anew with its sync_url"
+    ))
 }
 
 fn slot(seq: u64) -> u64 {
@@ -398,7 +447,7 @@ mod tests {
             "http://a"
         );
         file.write(&[0xff; 100], IDENTITY_SIZE as u64).unwrap();
-        assert!(PositionFile::open(&db).unwrap().is_none());
+        assert!(PositionFile::open(&db).is_err());
     }
 
     #[test]

@@ -4,16 +4,19 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Replica;
-use super::identity;
+use super::beside::{self, Companion};
+use super::local::foreign;
 use super::position::PositionFile;
+use super::reader::{Reader, nothing_to_read};
 use crate::config::{Given, Options, Secret, SyncUrl};
 use crate::error::{Error, Result};
+use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
-use crate::ffi::{fork, user};
 
 /// What belongs to one process. A forked child begins anew: it cannot use what
 /// the parent has open, and a lock that another thread of the parent held at
@@ -21,6 +24,8 @@ use crate::ffi::{fork, user};
 struct Process {
     id: u32,
     open: Mutex<HashMap<String, Weak<Replica>>>,
+    /// Those that are open for reading alone.
+    read: Mutex<HashMap<String, Weak<Replica>>>,
     registered: Mutex<HashMap<String, Given>>,
     adopting: AtomicBool,
     last_error: Mutex<Option<String>>,
@@ -32,6 +37,7 @@ impl Process {
         Process {
             id,
             open: Mutex::default(),
+            read: Mutex::default(),
             registered: Mutex::new(registered),
             adopting: AtomicBool::new(adopting),
             last_error: Mutex::default(),
@@ -57,6 +63,13 @@ fn here() -> &'static Process {
     process
 }
 
+/// What a connection may do with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Write,
+    Read,
+}
+
 /// The replica at `path`, for a connection that opens it. None if the path is
 /// no replica's: no primary is given and none is remembered.
 pub fn open(
@@ -64,7 +77,11 @@ pub fn open(
     path: &str,
     given: &Given,
     mut options: Options,
+    access: Access,
 ) -> Result<Option<Arc<Replica>>> {
+    if access == Access::Read {
+        return open_to_read(vfs, path, options);
+    }
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
@@ -99,14 +116,45 @@ pub fn open(
     Ok(Some(replica))
 }
 
+/// For a connection that only reads: nothing is made, fetched or started.
+fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
+    let found = Reader::find(&vfs, path)?;
+    if found.is_none() && options.sync_url.is_none() {
+        return Ok(None);
+    }
+    if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
+        return Err(nothing_to_read(path));
+    }
+    let reader = found.ok_or_else(|| foreign(path))?;
+    let remembered = SyncUrl::parse(&reader.identity().sync_url)?;
+    if let Some(named) = &options.sync_url
+        && named.base != remembered.base
+    {
+        return Err(Error::Config(format!(
+            "'{path}' is a replica of another primary than that sync_url's"
+        )));
+    }
+    options.sync_url.get_or_insert(remembered);
+    options.live = false;
+    options.sync_interval = Duration::ZERO;
+    let mut open = here().read.lock();
+    open.retain(|_, replica| replica.strong_count() > 0);
+    if let Some(replica) = open.get(path).and_then(Weak::upgrade) {
+        return Ok(Some(replica));
+    }
+    let replica = Arc::new(Replica::to_read(vfs, path, options, reader)?);
+    open.insert(path.to_string(), Arc::downgrade(&replica));
+    Ok(Some(replica))
+}
+
 /// A token goes where the user, or this library on the user's behalf, said:
 /// not where somebody else may have written.
 fn check_trust(path: &str) -> Result<()> {
-    let beside = identity::path_of(path);
-    match std::fs::metadata(&beside) {
-        Ok(file) if !user::others_may_write(&file) => Ok(()),
+    match beside::read(path, Companion::Position)? {
+        Some(file) if !beside::is_open_to_others(&file) => Ok(()),
         _ => Err(Error::Config(format!(
-            "others may write '{beside}', so no auth_token is sent to the address in it; give the sync_url, too"
+            "others may write '{}', so no auth_token is sent to the address in it; give the sync_url, too",
+            Companion::Position.path(path)
         ))),
     }
 }
@@ -166,18 +214,20 @@ fn join(replica: &Replica, options: &Options) -> Result<()> {
 
 /// The open replica at `path`.
 pub fn find(path: &str) -> Option<Arc<Replica>> {
-    here().open.lock().get(path).and_then(Weak::upgrade)
+    let written = here().open.lock().get(path).and_then(Weak::upgrade);
+    written.or_else(|| here().read.lock().get(path).and_then(Weak::upgrade))
 }
 
 /// Every open replica, by path.
 pub fn all() -> Vec<Arc<Replica>> {
-    let mut all: Vec<_> = here()
-        .open
-        .lock()
-        .values()
-        .filter_map(Weak::upgrade)
-        .collect();
+    let live = |open: &Mutex<HashMap<String, Weak<Replica>>>| -> Vec<_> {
+        open.lock().values().filter_map(Weak::upgrade).collect()
+    };
+    let mut all: Vec<Arc<Replica>> = live(&here().open);
+    all.extend(live(&here().read));
+    // Where it is written, too, that one tells more: it comes first.
     all.sort_by(|a, b| a.path().cmp(b.path()));
+    all.dedup_by(|a, b| a.path() == b.path());
     all
 }
 
@@ -201,7 +251,7 @@ pub fn is_adopting() -> bool {
 
 /// Whether the file beside it says that `path` is a replica.
 pub fn is_remembered(path: &str) -> Result<bool> {
-    PositionFile::open(path).map(|file| file.is_some())
+    beside::read(path, Companion::Position).map(|file| file.is_some())
 }
 
 /// Later plain opens of `path` use its new key.

@@ -19,7 +19,7 @@ use crate::remote::pages::unused_name;
 use crate::remote::rows::Command;
 use crate::remote::transaction::Transaction;
 use crate::remote::values::Argument;
-use crate::rows::{Statement, bulk, is_same, plan};
+use crate::rows::{Effect, Statement, bulk, is_same, plan};
 use crate::wal::Page;
 use crate::wal::writer::LogEnd;
 
@@ -45,6 +45,11 @@ struct Program {
 }
 
 impl Program {
+    /// Whether anything is another afterwards, but for where it lies.
+    fn has_effect(&self) -> bool {
+        self.changes.iter().any(|s| s.effect != Effect::Guard)
+    }
+
     fn commands(&self) -> impl Iterator<Item = Command> {
         let statements = bulk(&self.changes).chain(self.cookies.iter().cloned());
         statements.map(|statement| Command {
@@ -88,6 +93,10 @@ impl Rows {
             changes,
             decoded,
         };
+        let (size, before) = (transaction.size(), base.record.page_count);
+        if size < before && !program.has_effect() {
+            return Err(only_shrinks(before, size));
+        }
         let before = &base.record.undo;
         let (vfs, path) = (self.vfs, self.path.clone());
         let done = self.publish(commit, streams, &program).inspect_err(|_| {
@@ -120,7 +129,7 @@ impl Rows {
             u64::from_le_bytes(api::random()),
             base.undo.as_ref(),
             base.page_count,
-            transaction.pages(),
+            &transaction.touched(),
             read,
         )?;
         let shipped = !(program.changes.is_empty() && program.cookies.is_empty());
@@ -272,6 +281,13 @@ fn new_cookies(transaction: &LocalTransaction, planned: &[Statement]) -> Result<
     ];
     let pairs = std::iter::repeat_n(pair, missing.div_ceil(2) as usize);
     Ok(pairs.flatten().collect())
+}
+
+/// Neither way can carry that: what is at the primary is a size that is its own.
+pub fn only_shrinks(before: u32, size: u32) -> Error {
+    Error::ReadOnly(format!(
+        "a transaction that only shrinks the database (here from {before} to {size} pages, as VACUUM and PRAGMA incremental_vacuum do) cannot be given to a primary, which vacuums for itself; VACUUM INTO makes a small copy"
+    ))
 }
 
 fn argument(value: &Value) -> Argument {

@@ -34,6 +34,8 @@ pub struct Facts {
     /// Unix seconds.
     pub last_sync: Option<f64>,
     pub last_error: Option<String>,
+    /// Why background work goes on without the other processes' knowledge.
+    pub beside: Option<String>,
     /// Unix seconds, since when the primary has not answered; None while it
     /// does, and before it was asked.
     pub offline_since: Option<f64>,
@@ -63,6 +65,7 @@ impl Status {
             primary_frame_no: None,
             last_sync: None,
             last_error: None,
+            beside: None,
             offline_since: None,
             frames_applied: 0,
             commits_shipped: 0,

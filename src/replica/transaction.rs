@@ -182,7 +182,22 @@ impl<'a> LocalTransaction<'a> {
                 self.pages.push(pgno);
             }
         }
+        for pgno in self.cut_off() {
+            self.before.read(pgno, &mut page)?;
+            self.digest.remove(page_hash(pgno, &page));
+        }
         Ok(())
+    }
+
+    /// The pages that are no more.
+    fn cut_off(&self) -> impl Iterator<Item = u32> + use<> {
+        let all = self.size().saturating_add(1)..=self.base_size;
+        all.filter(|pgno| *pgno != LOCK_PAGE)
+    }
+
+    /// The pages that are others afterwards, or are no more.
+    pub fn touched(&self) -> Vec<u32> {
+        self.pages.iter().copied().chain(self.cut_off()).collect()
     }
 
     /// What the transaction does to the schema.

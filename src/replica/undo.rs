@@ -27,6 +27,7 @@ use std::collections::HashSet;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::beside::{self, Companion};
 use crate::error::{Error, Result};
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::vfs::BaseVfs;
@@ -164,11 +165,17 @@ impl UndoFile {
 
 /// Whether there is one, of whichever state.
 pub fn exists(vfs: &BaseVfs, db_path: &str) -> bool {
-    vfs.exists(&FileKind::Undo.path(db_path)).unwrap_or(false)
+    vfs.exists(&Companion::Undo.path(db_path)).unwrap_or(false)
 }
 
 /// Opens the file to keep pages in it. `fresh`: what it has is of no use.
 pub fn open(vfs: &BaseVfs, db_path: &str, fresh: bool) -> Result<OsFile> {
+    // Made or looked at there; then the VFS opens it, which may seal it.
+    drop(match fresh {
+        true => beside::make(db_path, Companion::Undo)?,
+        false => beside::write(db_path, Companion::Undo)?
+            .ok_or_else(|| Error::Diverged("is gone".into()))?,
+    });
     let file = OsFile::open(vfs, db_path, FileKind::Undo, fresh)?;
     if fresh {
         file.truncate(0)?;
@@ -184,15 +191,11 @@ pub fn read(
     undo: &Undo,
     each: impl FnMut(u32, &Page) -> Result<()>,
 ) -> Result<()> {
-    let path = FileKind::Undo.path(db_path);
-    let done = match open(vfs, db_path, false) {
-        Ok(file) => read_from(&file, undo, each),
-        Err(e) if vfs.exists(&path)? => Err(e),
-        Err(_) => Err(Error::Diverged("is gone".into())),
-    };
+    let done = open(vfs, db_path, false).and_then(|file| read_from(&file, undo, each));
     done.map_err(|e| match e {
         Error::Diverged(why) | Error::Corrupt(why) => Error::Diverged(format!(
-            "'{path}' is needed to take the primary's pages, and {why}"
+            "'{}' is needed to take the primary's pages, and {why}",
+            Companion::Undo.path(db_path)
         )),
         e => e,
     })
@@ -237,8 +240,7 @@ fn read_from(
 
 /// Nothing in it is needed any more.
 pub fn remove(vfs: &BaseVfs, db_path: &str) {
-    // One that stays is written over, or is in nobody's way.
-    let _ = vfs.discard(&FileKind::Undo.path(db_path));
+    beside::discard(vfs, db_path, Companion::Undo);
 }
 
 fn end_of(undo: &Undo) -> u64 {

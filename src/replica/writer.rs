@@ -130,6 +130,7 @@ impl Replica {
     /// A connection has WAL_WRITE_LOCK and is about to write. `wait` is asked
     /// whether to go on waiting for the primary's lock.
     pub fn begin_write(&self, wait: &mut dyn FnMut() -> bool) -> Result<Begin> {
+        self.check_writable()?;
         let writer = &mut *self.writer.lock();
         writer.after = After::Next(Next::Nothing);
         if self.is_inherited() {
@@ -311,11 +312,8 @@ impl Replica {
         let header = local.files.header()?;
         let mut transaction = LocalTransaction::gather(&local.files, header, written, &base)?;
         let size = transaction.size();
-        if size < base.page_count {
-            return Err(Error::ReadOnly(format!(
-                "a transaction that shrinks the database (here from {} to {size} pages, as VACUUM does) cannot be given to a primary; delete rows with DELETE, and leave vacuuming to the primary (what it can do, replica_exec asks it for)",
-                base.page_count
-            )));
+        if size < base.page_count && !*by_rows {
+            return Err(pages::shrinks(&transaction, base.page_count)?);
         }
         let state = Record {
             seq: 0,
@@ -361,7 +359,7 @@ impl Replica {
         *end = Some(transaction.end);
         *after = match visible {
             true => After::Next(done.next),
-            false => After::Hide(header, transaction.pages().to_vec(), base),
+            false => After::Hide(header, transaction.touched(), base),
         };
         if done.shipped {
             self.status.shipped(done.frame_no.filter(|_| visible));
@@ -404,6 +402,7 @@ impl Replica {
 
     /// Runs one statement at the primary, and pulls what it did.
     pub fn execute(&self, sql: &str, args: Vec<Argument>) -> Result<Answer> {
+        self.check_writable()?;
         let primary = self.writer.lock().primary.clone();
         let answer = self.told(|| primary.execute(sql, args))?;
         self.sync()?;
@@ -412,6 +411,7 @@ impl Replica {
 
     /// Cuts the replica loose: from here on the file is an ordinary database.
     pub fn freeze(&self) -> Result<()> {
+        self.check_writable()?;
         let mut engine = self.engine()?;
         let local = match &mut engine.local {
             Some(local) => local,

@@ -9,7 +9,8 @@ use crate::btree::Value;
 const ROWS: usize = 500;
 /// Any SQLite takes 999.
 const ARGS: usize = 999;
-const BYTES: usize = 1 << 20;
+/// A request that is too large for something on the way can be split between statements.
+const BYTES: usize = 32 << 10;
 
 /// The same in fewer statements.
 pub fn bulk(statements: &[Statement]) -> impl Iterator<Item = Statement> {

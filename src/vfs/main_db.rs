@@ -3,27 +3,37 @@
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sql;
 use parking_lot::Mutex;
 
-use super::schema_watch::{SchemaWatch, is_page1};
-use crate::error::{Error, Result};
+use super::access::{Asks, Locks, Phase, begins_checkpoint, is_rollback_write};
+use super::schema_watch::is_page1;
+use super::transaction::{Transaction, failed, refused};
+use crate::error::Error;
 use crate::ffi::api;
+use crate::ffi::attention::{self, Connected};
 use crate::ffi::busy::BusyHandler;
 use crate::ffi::file::Real;
 use crate::ffi::pragma::{Pragma, prefix_vfs_name};
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shm::ShmLock;
 use crate::replica::Replica;
-use crate::replica::transaction::Written;
+use crate::replica::turn::Turn;
 use crate::replica::writer::Begin;
-use crate::wal::capture::Capture;
+use crate::wal::index;
 
 /// A file control of our own: only a replica's file knows it.
 const FCNTL_IS_REPLICA: c_int = 0x4c52_4550;
 /// Another: OK while this connection is inside a write transaction.
 const FCNTL_IS_WRITING: c_int = 0x4c52_4557;
+
+const LOCK: c_int = sql::SQLITE_SHM_LOCK | sql::SQLITE_SHM_EXCLUSIVE;
+const UNLOCK: c_int = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
+/// So long a write that has come again is kept waiting for its turn, before
+/// the busy handler is asked once more.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Whether this connection has the schema open through our VFS as a replica.
 pub fn is_replica(db: *mut sql::sqlite3, schema: &str) -> bool {
@@ -35,144 +45,23 @@ pub fn is_writing(db: *mut sql::sqlite3, schema: &str) -> bool {
     api::file_control(db, schema, FCNTL_IS_WRITING) == sql::SQLITE_OK
 }
 
-/// A connection's write transaction, as its database file and its log see it.
-pub struct Transaction {
-    replica: Arc<Replica>,
-    /// The connection holds WAL_WRITE_LOCK to write, not to check or recover.
-    writing: bool,
-    committed: bool,
-    capture: Capture,
-    /// The header of the frame that commits, as long as the primary has not.
-    /// In the log it could make a whole frame with what an older log has left
-    /// behind it, and recovery would find a commit that never was.
-    held: Option<(Vec<u8>, i64)>,
-    schema: SchemaWatch,
-    /// The connection copies the log into the database: what it reads, it writes.
-    checkpoints: bool,
-}
-
-impl Transaction {
-    fn begin(&mut self) {
-        (self.writing, self.committed) = (true, false);
-        self.capture.clear();
-        self.held = None;
-    }
-
-    /// The connection has read page 1.
-    pub fn read_page1(&mut self, page1: &mut [u8]) {
-        if let Some(history) = self.replica.history().filter(|_| !self.checkpoints) {
-            self.schema.read(page1, history);
-        }
-    }
-
-    /// A write to the log.
-    pub fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
-        let code = match self.make_room(real, bytes, at) {
-            sql::SQLITE_OK => self.before_write(bytes, at as u64),
-            code => code,
-        };
-        if code != sql::SQLITE_OK {
-            return code;
-        }
-        if self.capture.is_commit_due() && !self.committed {
-            self.held = Some((bytes.to_vec(), at));
-            return sql::SQLITE_OK;
-        }
-        let code = match self.held.take() {
-            Some((header, before)) => match real.write_bytes(&header, before as u64) {
-                sql::SQLITE_OK => real.write_bytes(bytes, at as u64),
-                code => code,
-            },
-            None => real.write_bytes(bytes, at as u64),
-        };
-        if self.committed && code != sql::SQLITE_OK {
-            let why = "the primary has committed, and the local file cannot be written; replica_sync() brings it";
-            return failed(&self.replica, Err(Error::Unknown(why.into())));
-        }
-        code
-    }
-
-    /// The frame that is about to commit has its place in the log before the
-    /// primary is asked: a full disk is no surprise afterwards. Without the
-    /// database size in its header its checksum is wrong, and it no frame.
-    fn make_room(&self, real: Real, bytes: &[u8], at: i64) -> c_int {
-        let Some((header, before)) = &self.held else {
-            return sql::SQLITE_OK;
-        };
-        if at != before + header.len() as i64 {
-            return sql::SQLITE_OK;
-        }
-        let mut unfinished = header.clone();
-        unfinished[4..8].fill(0);
-        match real.write_bytes(&unfinished, *before as u64) {
-            sql::SQLITE_OK => real.write_bytes(bytes, at as u64),
-            code => code,
-        }
-    }
-
-    fn before_write(&mut self, bytes: &[u8], at: u64) -> c_int {
-        let Some((commit, page)) = self.capture.write(bytes, at) else {
-            return sql::SQLITE_OK;
-        };
-        // The frame that commits is repeated to fill a sector where a torn
-        // write could harm its neighbours.
-        if self.committed {
-            return sql::SQLITE_OK;
-        }
-        let written = Written {
-            frames: self.capture.frames(commit),
-            commit,
-            last: self.capture.last(),
-            page,
-            cookies_later: self.schema.later(),
-        };
-        let done = self.replica.commit(written);
-        self.committed = done.is_ok();
-        match (&done, &mut self.held) {
-            (Err(_), held) => *held = None,
-            (Ok(Some(sealed)), Some((header, _))) => header[..sealed.len()].copy_from_slice(sealed),
-            (Ok(_), _) => {}
-        }
-        failed(&self.replica, done.map(drop))
-    }
-}
-
-/// The result code of a step of a write, its error kept in words.
-fn failed(replica: &Replica, result: Result<()>) -> c_int {
-    let Err(error) = result else {
-        return sql::SQLITE_OK;
-    };
-    replica.note_failure(&error);
-    error.write_code()
-}
-
 pub struct MainDb {
     /// Keeps the replica open for as long as a connection is.
     replica: Arc<Replica>,
     transaction: Arc<Mutex<Transaction>>,
     busy: Option<BusyHandler>,
-    /// Read locks and the checkpoint lock that this connection holds.
-    readers: u32,
-    checkpointer: bool,
+    locks: Locks,
+    turn: Turn,
 }
 
 impl MainDb {
     pub fn new(replica: Arc<Replica>) -> MainDb {
-        let transaction = Transaction {
-            replica: replica.clone(),
-            writing: false,
-            committed: false,
-            capture: Capture::default(),
-            held: None,
-            schema: SchemaWatch::default(),
-            checkpoints: false,
-        };
         MainDb {
+            transaction: Arc::new(Mutex::new(Transaction::new(replica.clone()))),
+            turn: Turn::new(replica.path()),
             replica,
-            transaction: Arc::new(Mutex::new(transaction)),
             busy: None,
-            readers: 0,
-            checkpointer: false,
+            locks: Locks::default(),
         }
     }
 
@@ -180,66 +69,145 @@ impl MainDb {
         self.transaction.clone()
     }
 
-    /// Follows the locks; true if this call is the begin of a write transaction.
-    ///
-    /// The write lock is taken by three: a transaction, which holds a read
-    /// lock; a checkpoint, which holds the checkpoint lock; recovery, which
-    /// holds neither.
-    fn begins_write(&self, slot: c_int, flags: c_int) -> bool {
-        let lock = flags & sql::SQLITE_SHM_LOCK != 0;
-        let exclusive = flags & sql::SQLITE_SHM_EXCLUSIVE != 0;
-        lock && exclusive && slot == ShmLock::WRITE.slot && self.readers > 0 && !self.checkpointer
+    /// Keeps the reason in words; the code for SQLite.
+    fn refuse(&self, why: impl Into<String>) -> c_int {
+        failed(&self.replica, Err(Error::ReadOnly(why.into())))
     }
 
-    fn ends_write(&self, slot: c_int, flags: c_int) -> bool {
-        flags & sql::SQLITE_SHM_UNLOCK != 0
-            && slot == ShmLock::WRITE.slot
-            && self.transaction.lock().writing
+    /// What comes by no way that is known.
+    fn refuse_unknown(&self, what: &str) -> c_int {
+        failed(&self.replica, Err(refused(&self.replica, what)))
     }
 
-    /// Read locks are shared, all other ones exclusive.
-    fn follow(&mut self, slot: c_int, flags: c_int) {
-        if flags & sql::SQLITE_SHM_EXCLUSIVE != 0 && slot == ShmLock::CHECKPOINT.slot {
-            self.checkpointer = flags & sql::SQLITE_SHM_LOCK != 0;
-            self.transaction.lock().checkpoints = self.checkpointer;
+    /// A rollback journal of this database is about to be made.
+    pub fn refuse_journal(&self) -> c_int {
+        self.refuse_unknown("a rollback journal")
+    }
+
+    /// Work that its connection can interrupt.
+    fn listening<T>(&self, work: impl FnOnce() -> T) -> T {
+        let connected = self.transaction.lock().connected;
+        attention::listening_to(connected, work)
+    }
+
+    /// WAL_WRITE_LOCK, when it is this connection's turn. Whoever has come
+    /// again, which the busy handler or the program wanted, is given a moment;
+    /// what the database has become then, SQLite has to look at anew.
+    fn take_turn(&self, real: Real) -> c_int {
+        let seen = self.turn.is_waiting().then(|| index::peek(real));
+        let end = Instant::now() + MOMENT;
+        loop {
+            if self.turn.has_come() {
+                match real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, LOCK) {
+                    sql::SQLITE_OK if seen.is_none_or(|seen| seen == index::peek(real)) => {
+                        return sql::SQLITE_OK;
+                    }
+                    sql::SQLITE_OK => {
+                        real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
+                        return sql::SQLITE_BUSY;
+                    }
+                    sql::SQLITE_BUSY => {
+                        self.turn.wait();
+                    }
+                    code => return code,
+                }
+            }
+            self.replica.give_way();
+            if seen.is_none() || Instant::now() > end {
+                return sql::SQLITE_BUSY;
+            }
+            std::thread::sleep(self.turn.pause());
         }
     }
 
-    #[inline]
-    fn follow_reader(&mut self, slot: c_int, flags: c_int) {
-        if slot >= ShmLock::FIRST_READER {
-            let bit = 1 << slot;
-            self.readers = match flags & sql::SQLITE_SHM_LOCK != 0 {
-                true => self.readers | bit,
-                false => self.readers & !bit,
-            };
+    /// WAL_WRITE_LOCK for a transaction that the replica is to know of.
+    fn begin_write(&self, real: Real) -> c_int {
+        match self.take_turn(real) {
+            sql::SQLITE_OK => {}
+            code => return code,
         }
-    }
-
-    /// The connection has the lock; answers what keeps it from writing.
-    fn begin_write(&mut self, unlock: impl Fn()) -> c_int {
+        let unlock = || {
+            real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
+        };
         let busy = self.busy;
         let begun = self
             .replica
             .begin_write(&mut || busy.is_some_and(|handler| handler.ask()));
         let behind = match begun {
             Ok(Begin::Ready) => {
+                self.turn.leave();
                 self.transaction.lock().begin();
                 return sql::SQLITE_OK;
             }
             Ok(Begin::CaughtUp) => {
+                // The statement comes again, and then it is still its turn.
+                self.turn.wait();
                 unlock();
                 return sql::SQLITE_BUSY_SNAPSHOT;
             }
             Ok(Begin::Behind) => None,
             Err(e) => Some(e),
         };
+        if behind.is_some() {
+            self.turn.leave();
+        }
         unlock();
         match behind.map_or_else(|| self.replica.catch_up(), Err) {
             // A snapshot cannot move: a statement of its own is begun again by
             // the busy handler, a transaction that has read has to be.
             Ok(()) => sql::SQLITE_BUSY_SNAPSHOT,
             error => failed(&self.replica, error),
+        }
+    }
+
+    /// Recovery, or a transaction that asks early: see `access`.
+    fn before_reading(&self, real: Real) -> c_int {
+        if !index::is_valid(real)
+            && let Err(e) = self.replica.recover_log()
+        {
+            return failed(&self.replica, Err(e));
+        }
+        sql::SQLITE_BUSY
+    }
+
+    /// The transaction is over; what follows from it, follows at once.
+    fn end_write(&self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        let sync_due = {
+            let mut transaction = self.transaction.lock();
+            transaction.phase = Phase::Reading;
+            self.replica.end_write()
+        };
+        let code = real.shm_lock(slot, count, flags);
+        if sync_due {
+            // It is committed; what fails here, the next sync does.
+            let _ = self.replica.sync();
+        }
+        code
+    }
+
+    fn other_lock(&self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
+        let checkpoint = begins_checkpoint(slot, count, flags);
+        if checkpoint == Some(true) && self.transaction.lock().phase.is_writing() {
+            return self.refuse_unknown("a checkpoint inside a write transaction");
+        }
+        let code = real.shm_lock(slot, count, flags);
+        if let Some(begins) = checkpoint
+            && code == sql::SQLITE_OK
+        {
+            self.transaction.lock().phase = match begins {
+                true => Phase::Checkpoint,
+                false => Phase::Reading,
+            };
+        }
+        code
+    }
+
+    fn answer(&self, pragma: Pragma) -> Option<c_int> {
+        match (pragma.name.as_str(), pragma.value.as_deref()) {
+            ("journal_mode", Some(_)) => Some(pragma.answer("wal")),
+            // Syncs need their share of the file.
+            ("locking_mode", Some("exclusive")) => Some(pragma.answer("normal")),
+            _ => None,
         }
     }
 }
@@ -251,81 +219,116 @@ impl FileHooks for MainDb {
         }
     }
 
+    fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
+        match self.transaction.lock().phase.may_write_file() {
+            true => real.write_bytes(bytes, at as u64),
+            false => self.refuse_unknown("a write to the database file outside a checkpoint"),
+        }
+    }
+
+    fn truncate(&mut self, real: Real, size: i64) -> c_int {
+        match self.transaction.lock().phase.may_write_file() {
+            true => real.truncate(size),
+            false => self.refuse_unknown("a cut of the database file outside a checkpoint"),
+        }
+    }
+
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         // Only a write transaction outside WAL mode asks for it: on a file that
         // was taken out of WAL mode, or by whoever is about to do so.
         if level == sql::SQLITE_LOCK_RESERVED {
-            let why = "this replica was taken out of WAL mode; `SELECT replica_resync()` makes it one again";
-            return failed(&self.replica, Err(Error::ReadOnly(why.into())));
+            return self.refuse(
+                "this replica was taken out of WAL mode; `SELECT replica_resync()` makes it one again",
+            );
+        }
+        if level != sql::SQLITE_LOCK_EXCLUSIVE {
+            return real.lock(level);
+        }
+        if !self.locks.can_close(&self.transaction.lock().phase) {
+            let why = format!(
+                "'{}' cannot be locked exclusively: syncs need their share of the file; run PRAGMA locking_mode=NORMAL before it is read or attached",
+                self.replica.path()
+            );
+            failed(&self.replica, Err(Error::CantOpen(why)));
+            return sql::SQLITE_CANTOPEN;
         }
         let code = real.lock(level);
-        if level == sql::SQLITE_LOCK_EXCLUSIVE && code == sql::SQLITE_OK {
-            // The last one to close checkpoints without a lock of its own.
-            self.transaction.lock().checkpoints = true;
+        if code == sql::SQLITE_OK {
+            self.transaction.lock().phase = Phase::Closing;
         }
         code
+    }
+
+    fn unlock(&mut self, real: Real, level: c_int) -> c_int {
+        if level < sql::SQLITE_LOCK_EXCLUSIVE {
+            let mut transaction = self.transaction.lock();
+            if matches!(transaction.phase, Phase::Closing) {
+                transaction.phase = Phase::Reading;
+            }
+        }
+        real.unlock(level)
+    }
+
+    fn shm_opened(&mut self) {
+        self.locks.log_opened();
+    }
+
+    fn shm_closed(&mut self) {
+        self.locks.log_closed();
+        let before = std::mem::take(&mut self.transaction.lock().phase);
+        if before.is_writing() {
+            self.replica.end_write();
+        }
     }
 
     fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
         let rc = real.shm_lock(slot, count, flags);
         if rc == sql::SQLITE_OK {
-            self.follow_reader(slot, flags);
+            self.locks.follow_reader(slot, flags);
         }
         rc
     }
 
     fn shm_lock(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
-        let begins = self.begins_write(slot, flags);
-        let ends = self.ends_write(slot, flags);
-        let sync_due = ends && {
-            let mut transaction = self.transaction.lock();
-            transaction.writing = false;
-            self.replica.end_write()
-        };
-        let rc = real.shm_lock(slot, count, flags);
-        if rc == sql::SQLITE_OK {
-            self.follow(slot, flags);
+        let asks = self
+            .locks
+            .ask(&self.transaction.lock().phase, slot, count, flags);
+        match asks {
+            Asks::ToWrite => self.listening(|| self.begin_write(real)),
+            Asks::ToEnd => self.listening(|| self.end_write(real, slot, count, flags)),
+            Asks::BeforeReading => self.before_reading(real),
+            Asks::ToCheckpoint => real.shm_lock(slot, count, flags),
+            Asks::Otherwise => self.other_lock(real, slot, count, flags),
+            Asks::Unknown => self.refuse_unknown("an order of locks"),
         }
-        if sync_due {
-            // It is committed; what fails here, the next sync does.
-            let _ = self.replica.sync();
-        }
-        if begins && rc == sql::SQLITE_BUSY {
-            self.replica.give_way();
-        }
-        if begins && rc == sql::SQLITE_OK {
-            let unlock = sql::SQLITE_SHM_UNLOCK | sql::SQLITE_SHM_EXCLUSIVE;
-            return self.begin_write(|| {
-                real.shm_lock(slot, count, unlock);
-            });
-        }
-        rc
     }
 
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int {
         match op {
             FCNTL_IS_REPLICA => return sql::SQLITE_OK,
             FCNTL_IS_WRITING => {
-                return match self.transaction.lock().writing {
+                return match self.transaction.lock().phase.is_writing() {
                     true => sql::SQLITE_OK,
                     false => sql::SQLITE_NOTFOUND,
                 };
             }
+            // It makes the file larger: the checkpoint's affair.
+            sql::SQLITE_FCNTL_SIZE_HINT if !self.transaction.lock().phase.may_write_file() => {
+                return sql::SQLITE_NOTFOUND;
+            }
+            op if is_rollback_write(op) => return self.refuse_unknown("an atomic write"),
             _ => {}
+        }
+        if let Some(connected) = Connected::from_file_control(op, arg) {
+            self.transaction.lock().connected = connected;
         }
         if let Some(busy) = BusyHandler::from_file_control(op, arg) {
             self.busy = Some(busy);
         }
-        if let Some(pragma) = Pragma::from_file_control(op, arg) {
-            match (pragma.name.as_str(), pragma.value.as_deref()) {
-                ("journal_mode", Some(_)) => return pragma.answer("wal"),
-                ("locking_mode", Some("exclusive")) => {
-                    return pragma.refuse(
-                        "a replica cannot be locked exclusively: syncs need their share of the file",
-                    );
-                }
-                _ => {}
-            }
+        if let Some(pragma) = Pragma::from_file_control(op, arg)
+            && let Some(answered) = self.answer(pragma)
+        {
+            return answered;
         }
         let rc = real.file_control(op, arg);
         if op == sql::SQLITE_FCNTL_VFSNAME && rc == sql::SQLITE_OK {

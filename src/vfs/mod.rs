@@ -1,10 +1,12 @@
 //! The VFS `replica`: decides at open what a file is, and watches the database
 //! file of a replica.
 
+mod access;
 mod crypt;
 mod main_db;
 mod plain;
 mod schema_watch;
+mod transaction;
 mod wal_file;
 
 use std::ffi::{CStr, c_int, c_void};
@@ -16,13 +18,16 @@ use self::main_db::MainDb;
 use self::wal_file::WalFile;
 use crate::config::{Given, Secret};
 use crate::error::{Error, Result};
+use crate::ffi::attention;
+use crate::ffi::connections;
 use crate::ffi::file::Real;
-use crate::ffi::fork;
 use crate::ffi::shim_file::FileHooks;
 use crate::ffi::shim_vfs::{Request, ShimVfs, VfsHooks};
 use crate::ffi::vfs::BaseVfs;
+use crate::ffi::{fork, fs};
 use crate::log;
-use crate::replica::registry;
+use crate::replica::reader::refuse_without_locks;
+use crate::replica::registry::{self, Access};
 
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
@@ -103,8 +108,14 @@ impl Opener {
             return Ok(None);
         };
         let options = given.options()?;
+        for option in [c"immutable", c"nolock"] {
+            if request.is_on(option) {
+                refuse_without_locks(path, &option.to_string_lossy())?;
+            }
+        }
         crypt::offer(path, options.encryption_key.as_ref())?;
-        Ok(registry::open(self.base, path, &given, options)?.map(MainDb::new))
+        let access = access(request, path);
+        Ok(registry::open(self.base, path, &given, options, access)?.map(MainDb::new))
     }
 
     /// The options of an open. None if it is none of ours.
@@ -120,6 +131,16 @@ impl Opener {
             given.complete_from_environment()?;
         }
         Ok(Some(given))
+    }
+}
+
+/// What is asked for, or what the rights leave of it: there SQLite falls back
+/// to reading, too.
+fn access(request: &Request, path: &str) -> Access {
+    let exists = std::fs::metadata(path).is_ok();
+    match request.has(sql::SQLITE_OPEN_READONLY) || exists && !fs::may_write(path) {
+        true => Access::Read,
+        false => Access::Write,
     }
 }
 
@@ -148,10 +169,32 @@ impl FileHooks for Watched {
             Watched::Wal(file) => file.file_control(real, op, arg),
         }
     }
+    fn truncate(&mut self, real: Real, size: i64) -> c_int {
+        match self {
+            Watched::Database(file) => file.truncate(real, size),
+            Watched::Wal(file) => file.truncate(real, size),
+        }
+    }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         match self {
             Watched::Database(file) => file.lock(real, level),
             Watched::Wal(file) => file.lock(real, level),
+        }
+    }
+    fn unlock(&mut self, real: Real, level: c_int) -> c_int {
+        match self {
+            Watched::Database(file) => file.unlock(real, level),
+            Watched::Wal(file) => file.unlock(real, level),
+        }
+    }
+    fn shm_opened(&mut self) {
+        if let Watched::Database(file) = self {
+            file.shm_opened();
+        }
+    }
+    fn shm_closed(&mut self) {
+        if let Watched::Database(file) = self {
+            file.shm_closed();
         }
     }
     fn shm_shared(&mut self, real: Real, slot: c_int, count: c_int, flags: c_int) -> c_int {
@@ -178,10 +221,16 @@ impl VfsHooks for Opener {
             };
             return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
         }
+        if request.makes_journal()
+            && let Some(Watched::Database(database)) = request.database::<Watched>()
+        {
+            return Err(database.refuse_journal());
+        }
         if !request.is_main_db() {
             return Ok(None);
         }
-        let opened = self.open_replica(request).map_err(|e| {
+        let open = || self.open_replica(request);
+        let opened = attention::listening_to(connections::attaching(), open).map_err(|e| {
             // xOpen has no place for words; these are kept for replica_last_error().
             let text = e.to_string();
             log::error(e.open_code(), &text);

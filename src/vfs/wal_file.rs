@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::main_db::Transaction;
 use super::schema_watch::is_page1;
+use super::transaction::Transaction;
 use crate::ffi::file::Real;
 use crate::ffi::shim_file::FileHooks;
 
@@ -23,5 +23,9 @@ impl FileHooks for WalFile {
 
     fn write(&mut self, real: Real, bytes: &[u8], at: i64) -> c_int {
         self.0.lock().write(real, bytes, at)
+    }
+
+    fn truncate(&mut self, real: Real, size: i64) -> c_int {
+        self.0.lock().truncate(real, size)
     }
 }

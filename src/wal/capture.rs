@@ -51,6 +51,18 @@ impl Capture {
         self.pending.is_some()
     }
 
+    /// Whether a write has a form that SQLite's writes to a log have.
+    pub fn knows(bytes: &[u8], at: u64) -> bool {
+        let Some(behind) = at.checked_sub(HEADER_SIZE as u64) else {
+            return at == 0 && bytes.len() == HEADER_SIZE;
+        };
+        match (behind % FRAME_SIZE as u64) as usize {
+            0 => matches!(bytes.len(), FRAME_HEADER_SIZE | FRAME_SIZE),
+            FRAME_HEADER_SIZE => bytes.len() == PAGE_SIZE,
+            _ => false,
+        }
+    }
+
     /// Takes note of a write to the log. If it is the one after which the
     /// transaction is committed, answers its frame and page.
     pub fn write<'a>(&mut self, bytes: &'a [u8], at: u64) -> Option<(CommitFrame, &'a Page)> {
@@ -132,6 +144,16 @@ mod tests {
         assert_eq!(pgnos(&capture, commit), [(4, 2), (5, 9)]);
         // Checksums are rewritten behind it, header by header.
         assert!(capture.write(&header(9, 12), frame_offset(5)).is_none());
+    }
+
+    #[test]
+    fn other_forms_of_writes_are_not_known() {
+        let at = frame_offset(2);
+        assert!(Capture::knows(&[0; HEADER_SIZE], 0) && Capture::knows(&[0; FRAME_SIZE], at));
+        assert!(Capture::knows(&PAGE, at + FRAME_HEADER_SIZE as u64));
+        assert!(!Capture::knows(&[0; 8192], at + FRAME_HEADER_SIZE as u64));
+        assert!(!Capture::knows(&PAGE, at) && !Capture::knows(&PAGE, at + 100));
+        assert!(!Capture::knows(&[0; 2 * FRAME_SIZE], at) && !Capture::knows(&PAGE, 8));
     }
 
     #[test]

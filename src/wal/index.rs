@@ -3,10 +3,11 @@
 //! between machines.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::format::{Checksum, Salt, VERSION};
 use crate::error::{Error, Result};
-use crate::ffi::file::OsFile;
+use crate::ffi::file::{OsFile, Real};
 use crate::ffi::shm::Block;
 
 /// Where the blocks come from.
@@ -22,6 +23,35 @@ impl Blocks for OsFile {
     }
     fn barrier(&self) {
         self.shm_barrier()
+    }
+}
+
+impl Blocks for Real {
+    fn block(&self, number: u32, extend: bool) -> Result<Option<Block<'_>>> {
+        self.shm_block(number, extend, true)
+            .map_err(|code| Error::io("map", "the wal-index", code))
+    }
+    fn barrier(&self) {
+        self.shm_barrier()
+    }
+}
+
+/// Whether a file's wal-index has a header that holds: no recovery is due.
+/// One that a writer is publishing does not, for a moment.
+pub fn is_valid(file: Real) -> bool {
+    (0..20).any(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        peek(file).is_some()
+    })
+}
+
+/// The header as it is now, if it holds: which state readers find.
+pub fn peek(file: Real) -> Option<Header> {
+    match file.block(0, false) {
+        Ok(Some(_)) => WalIndex(&file).header().ok().flatten(),
+        _ => None,
     }
 }
 

@@ -31,12 +31,12 @@ def refused(action, *needles, code=None):
 
 def open_refused(host, path, url=None, *needles, **options):
     """The open fails with CANTOPEN, says why, and leaves the directory as it was."""
-    before = {name: (path.parent / name).stat() for name in sidecars(path)}
+    before = {name: (path.parent / name).lstat() for name in sidecars(path)}
     with pytest.raises(SqlError) as caught:
         host.open(path, url, **options)
     assert caught.value.code == CANTOPEN, caught.value
     in_words(host.last_error(), *needles)
-    after = {name: (path.parent / name).stat() for name in sidecars(path)}
+    after = {name: (path.parent / name).lstat() for name in sidecars(path)}
     assert sorted(before) == sorted(after)
     for name, stat in before.items():
         assert (stat.st_mtime_ns, stat.st_size) == (after[name].st_mtime_ns, after[name].st_size), name

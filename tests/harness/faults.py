@@ -37,6 +37,19 @@ class Late:
 
 
 @dataclass
+class Answer:
+    """Never delivered; the client hears this from the proxy itself."""
+    status: int
+    body: bytes = b""
+    headers: tuple = ()
+
+    def bytes(self):
+        lines = [f"HTTP/1.1 {self.status} from the way", f"content-length: {len(self.body)}",
+                 *(f"{name}: {value}" for name, value in self.headers)]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
+
+
+@dataclass
 class Request:
     path: str
     body: bytes
@@ -161,6 +174,8 @@ class _Link:
         if fate == PASS:
             return self.server.sendall(head + body)
         try:
+            if isinstance(fate, Answer):
+                return self.client.sendall(fate.bytes())
             if fate == CUT:
                 raise ConnectionAbortedError
             if fate == CUT_INSIDE:

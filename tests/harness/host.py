@@ -35,17 +35,19 @@ def replica_uri(path, url=None, **options):
 
 
 class Host:
-    """`library=None`: a stock program that knows nothing of the library."""
+    """`library=None`: a stock program that knows nothing of the library. `user`, `group`: numbers, where it is not root's."""
 
     _numbers = itertools.count()
 
-    def __init__(self, library=LIB, env=None, cwd=None):
+    def __init__(self, library=LIB, env=None, cwd=None, user=None, group=None, umask=-1):
         self._tickets, self._lock, self._loader = {}, threading.Lock(), None
         self.patience = 120  # seconds for any one call
         main = Path(__file__).with_name("host_main.py")
         self.process = subprocess.Popen([PYTHON, "-X", "faulthandler", main], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, **(env or {})}, umask=umask,
+                                        **({} if user is None else
+                                           {"user": user, "group": group or user, "extra_groups": []}))
         self.stderr = []
         self._readers = [threading.Thread(target=f, daemon=True) for f in (self._read, self._read_errors)]
         for reader in self._readers:
@@ -180,6 +182,14 @@ class Db:
 
     def script(self, sql):
         self.host.call("script", name=self.name, sql=sql).result(self.host.patience)
+
+    def interrupt(self):
+        """From another thread, as sqlite3_interrupt is for."""
+        self.host.call("interrupt", name=self.name).result(5)
+
+    def progress_handler(self, seconds, steps=1000):
+        """One that says so many seconds from now that it is enough."""
+        self.host.call("progress", name=self.name, seconds=seconds, steps=steps).result(5)
 
     def close(self):
         self.host.call("close", name=self.name).result(60)

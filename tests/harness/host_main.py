@@ -2,16 +2,20 @@
 
 A thread for each connection, so that one may wait while others go on.
 """
+import contextlib
 import json
 import os
 import queue
 import sqlite3
 import sys
 import threading
+import time
 
 connections = {}
 opened = {}  # what a forked child inherits
 output = threading.Lock()
+# A SQLite without mutexes is used by one thread at a time.
+turn = threading.Lock() if sqlite3.threadsafety == 0 else contextlib.nullcontext()
 
 
 def dump(value):
@@ -41,28 +45,42 @@ def open_database(target, uri, library=None):
     return connection
 
 
+def answer(request, connection):
+    """Does what is asked; the connection, None when it is closed."""
+    ticket = request["ticket"]
+    if request["op"] == "open":
+        connection = open_database(request["target"], request["uri"], request.get("library"))
+        opened[request["name"]] = connection
+        reply(ticket)
+    elif request["op"] == "sql":
+        cursor = connection.execute(request["sql"], [load(a) for a in request["args"]])
+        rows = [[dump(v) for v in row] for row in cursor.fetchall()]
+        reply(ticket, rows=rows, columns=[c[0] for c in cursor.description or ()])
+    elif request["op"] == "script":
+        connection.executescript(request["sql"])
+        reply(ticket)
+    elif request["op"] == "progress":  # a handler that ends whatever runs once the time is over
+        ends = time.monotonic() + request["seconds"]
+        connection.set_progress_handler(lambda: time.monotonic() > ends, request["steps"])
+        reply(ticket)
+    elif request["op"] == "close":
+        connection.close()
+        opened.pop(request["name"], None)
+        connections.pop(request["name"], None)
+        reply(ticket)
+        return None
+    return connection
+
+
 def serve(inbox):
     connection = None
     while True:
         request = inbox.get()
         ticket = request["ticket"]
         try:
-            if request["op"] == "open":
-                connection = open_database(request["target"], request["uri"], request.get("library"))
-                opened[request["name"]] = connection
-                reply(ticket)
-            elif request["op"] == "sql":
-                cursor = connection.execute(request["sql"], [load(a) for a in request["args"]])
-                rows = [[dump(v) for v in row] for row in cursor.fetchall()]
-                reply(ticket, rows=rows, columns=[c[0] for c in cursor.description or ()])
-            elif request["op"] == "script":
-                connection.executescript(request["sql"])
-                reply(ticket)
-            elif request["op"] == "close":
-                connection.close()
-                opened.pop(request["name"], None)
-                connections.pop(request["name"], None)
-                reply(ticket)
+            with turn:
+                connection = answer(request, connection)
+            if connection is None:
                 return
         except sqlite3.Error as error:
             reply(ticket, error=str(error), code=getattr(error, "sqlite_errorcode", None), kind=type(error).__name__)
@@ -88,6 +106,9 @@ for line in sys.stdin:
     op, ticket = request["op"], request["ticket"]
     if op == "exit":
         break
+    elif op == "interrupt":
+        opened[request["name"]].interrupt()
+        reply(ticket)
     elif op == "fork":
         reply(ticket, rows=[[fork_and_run(request["code"])]])
     else:

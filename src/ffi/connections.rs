@@ -1,0 +1,134 @@
+//! The connections of this process that have our functions, and which of them
+//! an open is for: SQLite tells a VFS only once the file is open.
+
+use std::ffi::{CStr, c_void};
+use std::thread::ThreadId;
+
+use libsqlite3_sys as sql;
+use parking_lot::Mutex;
+
+use super::attention::Connected;
+use super::guard;
+
+struct Connection {
+    db: *mut sql::sqlite3,
+    /// On which it was opened.
+    thread: ThreadId,
+}
+
+// SAFETY: a name for a connection; used as `attaching` says.
+unsafe impl Send for Connection {}
+
+static OPEN: Mutex<Vec<Connection>> = Mutex::new(Vec::new());
+
+/// A connection is open, until [`closed`] is called with its pointer.
+pub(super) fn opened(db: *mut sql::sqlite3) {
+    let thread = std::thread::current().id();
+    OPEN.lock().push(Connection { db, thread });
+}
+
+/// SQLite's destructor for what was defined with the connection as its data.
+pub(super) unsafe extern "C" fn closed(db: *mut c_void) {
+    let _ = guard::catch(|| {
+        let mut open = OPEN.lock();
+        if let Some(at) = open.iter().position(|c| c.db.cast() == db) {
+            open.swap_remove(at);
+        }
+    });
+}
+
+/// The connection on whose behalf this thread opens a file, if that is an
+/// ATTACH: until the file is open, nothing else leads to it.
+pub fn attaching() -> Connected {
+    let thread = std::thread::current().id();
+    // Nobody closes one meanwhile: `closed` needs this lock.
+    let open = OPEN.lock();
+    let found = open.iter().find(|connection| {
+        // SAFETY: the connection is open. Only a mutex that is free, or this
+        // thread's own, is entered, and left again; a connection without one
+        // is used by one thread at a time, here the one that opened it.
+        unsafe {
+            let mutex = sql::sqlite3_db_mutex(connection.db);
+            if mutex.is_null() {
+                return connection.thread == thread && is_attaching(connection.db);
+            }
+            if sql::sqlite3_mutex_try(mutex) != sql::SQLITE_OK {
+                return false;
+            }
+            let attaching = is_attaching(connection.db);
+            sql::sqlite3_mutex_leave(mutex);
+            attaching
+        }
+    });
+    found.map_or(Connected::Nobody, |connection| {
+        Connected::Calls(connection.db)
+    })
+}
+
+/// Whether an ATTACH of the connection is running: such a statement runs only
+/// within a call, so it is this thread's.
+unsafe fn is_attaching(db: *mut sql::sqlite3) -> bool {
+    let mut statement = std::ptr::null_mut();
+    loop {
+        // SAFETY: per contract the connection is this thread's to look at.
+        unsafe {
+            statement = sql::sqlite3_next_stmt(db, statement);
+            if statement.is_null() {
+                return false;
+            }
+            let text = sql::sqlite3_sql(statement);
+            if sql::sqlite3_stmt_busy(statement) != 0
+                && !text.is_null()
+                && is_attach(CStr::from_ptr(text).to_bytes())
+            {
+                return true;
+            }
+        }
+    }
+}
+
+/// Whether a statement is an ATTACH, behind spaces and comments.
+fn is_attach(mut text: &[u8]) -> bool {
+    loop {
+        text = text.trim_ascii_start();
+        let end: &[u8] = match text {
+            [b'-', b'-', ..] => b"\n",
+            [b'/', b'*', ..] => b"*/",
+            _ => {
+                return text
+                    .get(..6)
+                    .is_some_and(|word| word.eq_ignore_ascii_case(b"attach"));
+            }
+        };
+        let Some(at) = text[2..].windows(end.len()).position(|w| w == end) else {
+            return false;
+        };
+        text = &text[2 + at + end.len()..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_attach() {
+        for text in [
+            "ATTACH 'a' AS b",
+            " attach ?",
+            "-- why\n/* * */ Attach x AS y",
+        ] {
+            assert!(is_attach(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "",
+            "att",
+            "SELECT 'ATTACH'",
+            "-- ATTACH",
+            "/* ATTACH",
+            "DETACH x",
+        ] {
+            assert!(!is_attach(text.as_bytes()), "{text}");
+        }
+    }
+}
