@@ -25,7 +25,7 @@ CREATE INDEX pets_by_owner ON pets(owner) WHERE name IS NOT NULL;
 @pytest.fixture(params=["eager", "optimistic"])
 def db(request, host, path, new_primary, write_path):
     primary = new_primary(SCHEMA)
-    replica = host.open(path, primary.url, write_lock=request.param)
+    replica = host.open(path, primary.url, write_lock=request.param, foreign_keys=1)
     replica.primary, replica.path, replica.write_path = primary, path, write_path
     return replica
 

@@ -35,7 +35,7 @@ def rows(monkeypatch):
 @pytest.fixture
 def db(host, path, new_primary):
     primary = new_primary(SCHEMA)
-    replica = host.open(path, primary.url)
+    replica = host.open(path, primary.url, foreign_keys=1)
     replica.primary, replica.path = primary, path
     return replica
 
