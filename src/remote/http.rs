@@ -19,7 +19,9 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body};
 
 use super::answer::NoAnswer;
-use super::budget::RequestLimit;
+use super::budget::{RequestLimit, sending};
+use super::heard::heard;
+use super::proxies::proxy_for;
 use super::{SharedOptions, Traffic};
 use crate::config::SyncUrl;
 use crate::error::{Error, Result};
@@ -101,7 +103,10 @@ impl Http {
             .then(|| roots(extra.unwrap_or_default()));
         let connects = Connects::default();
         Ok(Http {
-            line: Line::new(timeout, agent(timeout, roots.clone(), connects.clone())),
+            line: Line::new(
+                timeout,
+                agent(timeout, &url, roots.clone(), connects.clone()),
+            ),
             options,
             limit: Mutex::new(Duration::MAX),
             url,
@@ -132,7 +137,12 @@ impl Http {
     fn agent(&self) -> Agent {
         let timeout = self.longest_wait();
         self.line.agent(timeout, || {
-            agent(timeout, self.roots.clone(), self.connects.clone())
+            agent(
+                timeout,
+                &self.url,
+                self.roots.clone(),
+                self.connects.clone(),
+            )
         })
     }
 
@@ -187,6 +197,15 @@ impl Http {
         headers
     }
 
+    /// What somebody at the other end said, fit for an error.
+    pub fn heard(&self, text: &str) -> String {
+        let options = self.options.lock();
+        heard(
+            text,
+            options.auth_token.as_ref().map(|token| token.expose()),
+        )
+    }
+
     pub fn line(&self) -> Line {
         self.line.clone()
     }
@@ -205,7 +224,9 @@ impl Http {
         body: &[u8],
         kind: &str,
     ) -> std::result::Result<Response<Body>, NoAnswer> {
+        let limit = sending(body.len(), self.longest_wait());
         let mut request = self.agent().post(format!("{base}{path}"));
+        request = request.config().timeout_send_body(Some(limit)).build();
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -222,10 +243,12 @@ impl Http {
             ureq::Error::HostNotFound => format!("no such host '{host}'"),
             ureq::Error::Timeout(phase) => format!("timed out ({phase})"),
             ureq::Error::Io(e) => return self.explain_io(e),
-            ureq::Error::Protocol(e) => return Error::Protocol(format!("not HTTP: {e}")),
+            ureq::Error::Protocol(e) => {
+                return Error::Protocol(format!("not HTTP: {}", self.heard(&e.to_string())));
+            }
             ureq::Error::Tls(e) => format!("TLS: {e}"),
             ureq::Error::Rustls(e) => format!("TLS: {e}{}", self.tls_hint()),
-            other => other.to_string(),
+            other => self.heard(&other.to_string()),
         };
         Error::Unreachable(format!("{}: {why}", self.url.text))
     }
@@ -243,6 +266,7 @@ impl Http {
         } else {
             ""
         };
+        let error = self.heard(&error.to_string());
         Error::Unreachable(format!("{}: {error}{hint}", self.url.text))
     }
 
@@ -301,12 +325,13 @@ impl Resolver for Names {
     }
 }
 
-fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Agent {
+fn agent(timeout: Duration, url: &SyncUrl, roots: Option<RootCerts>, connects: Connects) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         // A redirect would carry the token to another host.
         .max_redirects(0)
         .max_redirects_will_error(false)
+        .proxy(proxy_for(url))
         .user_agent(concat!("libreplica/", env!("CARGO_PKG_VERSION")))
         .timeout_resolve(Some(timeout))
         .timeout_connect(Some(timeout))
