@@ -26,7 +26,9 @@ pub enum Error {
     #[error("invalid answer from the primary: {0}")]
     Protocol(String),
     /// Local file and primary do not share one history.
-    #[error("{0}; `SELECT replica_resync()` throws the local content away and takes the primary's")]
+    #[error(
+        "{0}; `VACUUM INTO 'copy.db'` keeps a copy of what is here, `SELECT replica_freeze()` makes an ordinary database of it, and `SELECT replica_resync()` throws it away and takes the primary's"
+    )]
     Diverged(String),
     /// Another connection or process holds what is needed; a retry may succeed.
     #[error("{0}")]

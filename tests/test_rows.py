@@ -245,7 +245,6 @@ def test_user_version(case):
 
 @pytest.mark.parametrize("change, word", [
     ("PRAGMA application_id=5", "application_id"),
-    ("ANALYZE", "ANALYZE"),
     (["PRAGMA writable_schema=on", "UPDATE sqlite_schema SET sql='CREATE TABLE t(a CHECK(a))' WHERE name='t'"], "ALTER"),
     (["PRAGMA writable_schema=on", "UPDATE sqlite_schema SET sql='CREATE TABLE t(a INT)' WHERE name='t'"], "ALTER"),
 ])

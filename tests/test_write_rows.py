@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness.check import identical, in_words
+from harness.faults import CUT, CUT_ANSWER, PASS
 from harness.host import BUSY_SNAPSHOT, DEFAULTS, READONLY, SqlError
 from harness.primary import eventually
 from harness.shell import stock
@@ -210,7 +211,6 @@ def test_a_statement_that_does_something_else_there(host, path, primary, new_pro
 
 @pytest.mark.parametrize("statement", [
     "PRAGMA application_id = 7",
-    "ANALYZE",
     "PRAGMA default_cache_size = 77",
 ])
 def test_what_cannot_be_expressed(statement, replica, primary, path):
@@ -218,10 +218,84 @@ def test_what_cannot_be_expressed(statement, replica, primary, path):
     with pytest.raises(SqlError) as caught:
         replica(statement)
     assert caught.value.code == READONLY
-    in_words(replica.host.last_error(), "replica_exec")
+    in_words(replica.host.last_error(), "write_path=pages")
+    assert "replica_exec" not in replica.host.last_error()
     assert primary.hello() == newest and stock(path, ".dump") == before and not undo(path).exists()
     replica("INSERT INTO users(name) VALUES('after')")
     assert primary.sql("SELECT count(*) FROM users") == [[201]]
+    identical(path, primary)
+
+
+STATISTICS = "SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY 1, 2"
+
+
+@pytest.mark.parametrize("lock", ["eager", "optimistic"])
+def test_statistics_are_rows_where_the_primary_has_their_table(lock, host, new_host, path, primary):
+    pages = new_host().open(path.with_name("pages.db"), primary.url, write_path="pages")
+    pages("ANALYZE")
+    db = host.open(path, primary.url, write_lock=lock)
+    db("DELETE FROM users WHERE id > 100")
+    db("ANALYZE")
+    assert [["users", "users_by_name", "100 1"]] == [row for row in primary.sql(STATISTICS) if row[0] == "users"]
+    db("CREATE TABLE more(a, b); ")
+    db("CREATE INDEX more_a ON more(a)")
+    db("INSERT INTO more SELECT id % 3, id FROM users")
+    db("PRAGMA optimize=0x10002")
+    db("ANALYZE more")
+    assert [list(row) for row in db(STATISTICS)] == primary.sql(STATISTICS)
+    db("DROP INDEX more_a")
+    db("DROP TABLE more")
+    assert [list(row) for row in db(STATISTICS)] == primary.sql(STATISTICS)
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("lock", ["eager", "optimistic"])
+def test_statistics_are_no_obstacle_where_it_has_none(lock, host, path, primary):
+    """They are not the primary's, and go with the next pull, which comes at once. Everything else stays."""
+    db = host.open(path, primary.url, write_lock=lock)
+    db("INSERT INTO users(name) VALUES('before')")
+    db("ANALYZE")
+    db("BEGIN")
+    db("INSERT INTO users(name) VALUES('with')")
+    db("CREATE TABLE more(a)")
+    db("ANALYZE")
+    db("COMMIT")
+    db("CREATE INDEX more_a ON more(a)")
+    db("INSERT INTO users(name) VALUES('behind')")
+    db("PRAGMA optimize=0x10002")
+    for query in ("SELECT name FROM users WHERE id > 200 ORDER BY id", "SELECT name FROM sqlite_schema ORDER BY name"):
+        assert [list(row) for row in db(query)] == primary.sql(query)
+    assert primary.sql("SELECT count(*) FROM users WHERE id > 200") == [[3]]
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("next_step", ["CREATE TABLE more(a)", "ANALYZE", "INSERT INTO users(name) VALUES('x')"])
+def test_statistics_that_no_pull_has_taken_yet(next_step, host, path, primary, new_fault_proxy):
+    proxy = new_fault_proxy(primary.url)
+    db = host.open(path, proxy.url)
+    db("INSERT INTO users(name) VALUES('before')")
+    proxy.rule = lambda request: CUT if request.path.endswith("BatchLogEntries") else PASS
+    db("ANALYZE")
+    assert db.one("SELECT count(*) FROM users WHERE name = 'before'") == 1
+    assert db.one("SELECT count(*) FROM sqlite_schema WHERE name = 'sqlite_stat1'") == 1
+    proxy.rule = lambda request: PASS
+    db(next_step)
+    identical(path, primary)
+
+
+@pytest.mark.parametrize("with_statistics", [False, True])
+def test_a_lost_answer_beside_local_statistics(with_statistics, host, path, primary, new_fault_proxy):
+    proxy = new_fault_proxy(primary.url)
+    db = host.open(path, proxy.url)
+    db("BEGIN")
+    db("INSERT INTO users(name) VALUES('lost')")
+    db("CREATE TABLE more(a)")
+    if with_statistics:
+        db("ANALYZE")
+    done = proxy.once(lambda request: request.commits, CUT_ANSWER)
+    db("COMMIT")
+    assert done.is_set()
+    assert primary.sql("SELECT count(*) FROM users WHERE name = 'lost'") == [[1]]
     identical(path, primary)
 
 

@@ -69,7 +69,7 @@ fn header_changes(base: &View, new: &View) -> Result<Option<i32>> {
     let was = base.header.as_ref().unwrap_or(&empty);
     let refused = |what: &str| {
         Err(Error::ReadOnly(format!(
-            "{what} cannot be expressed in SQL that a primary accepts"
+            "{what} cannot be expressed in SQL that a primary accepts; where it takes pages, write_path=pages can"
         )))
     };
     if was.application_id != now.application_id {

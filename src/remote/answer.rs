@@ -1,20 +1,21 @@
 //! The head of an HTTP answer: whether it is the primary's, and in which words
 //! it is not; and what may be asked again.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use ureq::http::{HeaderMap, Response, Uri, response::Parts};
 use ureq::{Body, Timeout};
 
+use super::budget::Pace;
 use super::hrana_wire::SqlError;
 use super::http::Http;
 use crate::error::Error;
 use crate::ffi::attention;
 
 /// An error's words in an answer are read so far.
-const MAX_WORDS: u64 = 64 << 10;
+const MAX_WORDS: usize = 64 << 10;
 /// Of a page that is no message so much is shown.
 const EXCERPT: usize = 400;
 
@@ -53,6 +54,19 @@ impl NoAnswer {
     }
 }
 
+impl NoAnswer {
+    /// A failure while the answer was read.
+    pub fn cut_off(http: &Http, failure: &std::io::Error) -> NoAnswer {
+        let inner = failure.get_ref().and_then(|e| e.downcast_ref());
+        NoAnswer {
+            error: http.explain_io(failure),
+            status: None,
+            sent: true,
+            passing: inner.is_some_and(is_cut) || is_end(failure.kind()),
+        }
+    }
+}
+
 fn may_be_sent(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {
@@ -66,14 +80,15 @@ fn may_be_sent(error: &ureq::Error) -> bool {
 /// The connection was there, and ended: as one that was kept open does when a
 /// server or a proxy is restarted.
 fn is_cut(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(e) if is_end(e.kind()))
+}
+
+fn is_end(kind: ErrorKind) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let kinds = [
-        BrokenPipe,
-        ConnectionAborted,
-        ConnectionReset,
-        UnexpectedEof,
-    ];
-    matches!(error, ureq::Error::Io(e) if kinds.contains(&e.kind()))
+    matches!(
+        kind,
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
 }
 
 impl Http {
@@ -115,9 +130,9 @@ impl Http {
             // As of a process that has just begun, or of a proxy that misses one.
             self.doubt();
         }
-        let found = found.to_string();
-        let (parts, mut body) = answer.into_parts();
-        let words = words(&found, &mut body);
+        let found = self.heard(found);
+        let (parts, body) = answer.into_parts();
+        let words = self.heard(&words(&found, body, self.longest_wait()));
         let error = match status {
             200 => Error::Protocol(format!(
                 "{}: {}: {words}",
@@ -142,6 +157,7 @@ impl Http {
             408 | 429 | 500..=599 => Error::Unreachable(text),
             300..=399 => {
                 let to = header(&parts.headers, "location").map_or("nowhere".into(), origin);
+                let to = self.heard(&to);
                 Error::Protocol(format!(
                     "{text} (redirected to {to}, which is not followed: the token would go there; if that is the primary, use it as sync_url)"
                 ))
@@ -178,17 +194,22 @@ fn origin(location: &str) -> String {
 }
 
 /// The words of an answer that is none: a message's, or the beginning of a text.
-fn words(kind: &str, body: &mut Body) -> String {
+fn words(kind: &str, body: Body, wait: Duration) -> String {
     let mut bytes = Vec::new();
-    let _ = body.as_reader().take(MAX_WORDS).read_to_end(&mut bytes);
+    let (mut body, mut pace) = (body.into_reader(), Pace::new(wait));
+    let mut piece = [0; 4096];
+    while bytes.len() < MAX_WORDS
+        && let Ok(n @ 1..) = pace.read(&mut body, &mut piece)
+    {
+        bytes.extend_from_slice(&piece[..n]);
+    }
     if kind.starts_with("application/x-protobuf")
         && let Ok(SqlError { message, code }) = SqlError::decode(&bytes[..])
     {
         return format!("{message} ({code})");
     }
     bytes.truncate(EXCERPT);
-    let text = String::from_utf8_lossy(&bytes);
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A header's value if it is there and text.

@@ -1,13 +1,14 @@
 //! gRPC-web over HTTP/1.1: a request of one message, an answer of length-
 //! prefixed messages and a trailer (github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md).
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::sync::atomic::Ordering;
 
 use prost::Message;
 use ureq::{Body, BodyReader, http};
 
 use super::answer::{NoAnswer, header};
+use super::budget::{Pace, zeroed};
 use super::http::{Http, is_timeout};
 use crate::error::{Error, Result};
 
@@ -59,6 +60,7 @@ pub struct Stream<'a> {
     body: BufReader<BodyReader<'static>>,
     /// Unread bytes of the message being read.
     left: u32,
+    pace: Pace,
 }
 
 /// What stands next in a stream.
@@ -94,7 +96,7 @@ pub fn call<'a, M: Message>(
 fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, body: Body) -> Result<Answer<'a>> {
     if let Some(status) = header(&parts.headers, "grpc-status") {
         let message = header(&parts.headers, "grpc-message").unwrap_or_default();
-        if let Some(refused) = parse_status(status, message)? {
+        if let Some(refused) = parse_status(&|text| http.heard(text), status, message)? {
             return Ok(Answer::Refused(refused));
         }
     }
@@ -104,18 +106,20 @@ fn check_head<'a>(http: &'a Http, parts: &http::response::Parts, body: Body) -> 
         http,
         body,
         left: 0,
+        pace: Pace::new(http.longest_wait()),
     }))
 }
 
-fn parse_status(code: &str, message: &str) -> Result<Option<Status>> {
-    let code = code
-        .trim()
-        .parse::<u32>()
-        .map_err(|_| Error::Protocol(format!("grpc-status '{code}'")))?;
+/// Makes a text of somebody else's fit for an error.
+type Heard<'a> = &'a dyn Fn(&str) -> String;
+
+fn parse_status(heard: Heard, code: &str, message: &str) -> Result<Option<Status>> {
+    let parsed = code.trim().parse::<u32>();
+    let code = parsed.map_err(|_| Error::Protocol(format!("a grpc-status '{}'", heard(code))))?;
     let message = percent_encoding::percent_decode_str(message.trim()).decode_utf8_lossy();
     Ok((code != 0).then(|| Status {
         code,
-        message: message.into_owned(),
+        message: heard(&message),
     }))
 }
 
@@ -124,7 +128,11 @@ impl Stream<'_> {
     /// long as one network wait may last.
     pub fn wait(&mut self) -> Result<bool> {
         match self.body.fill_buf() {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                // Only from here on something is due.
+                self.pace = Pace::new(self.http.longest_wait());
+                Ok(true)
+            }
             Err(e) if is_timeout(&e) => Ok(false),
             Err(e) => Err(self.http.explain_io(&e)),
         }
@@ -149,12 +157,16 @@ impl Stream<'_> {
                 self.raw(&mut text)?;
                 // To the end of the body, so that the connection can be used again.
                 let mut rest = [0; 1];
-                match self.body.read(&mut rest) {
+                match self.pace.read(&mut self.body, &mut rest) {
                     Ok(0) => {}
                     Ok(_) => return Err(Error::Protocol("data after the gRPC trailer".into())),
                     Err(e) => return Err(self.http.explain_io(&e)),
                 }
-                trailer_status(&String::from_utf8_lossy(&text)).map(Item::End)
+                trailer_status(
+                    &|said| self.http.heard(said),
+                    &String::from_utf8_lossy(&text),
+                )
+                .map(Item::End)
             }
             flag => Err(Error::Protocol(format!(
                 "gRPC-web flag {flag:#04x}; is something between here and the primary?"
@@ -170,7 +182,7 @@ impl Stream<'_> {
     /// Reads some of the current message.
     pub fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
         let most = buf.len().min(self.left as usize);
-        match self.body.read(&mut buf[..most]) {
+        match self.pace.read(&mut self.body, &mut buf[..most]) {
             Ok(0) => Err(self.cut_short()),
             Ok(n) => {
                 self.left -= n as u32;
@@ -189,15 +201,21 @@ impl Stream<'_> {
                 self.left
             )));
         }
-        let mut bytes = vec![0; self.left as usize];
+        let mut bytes = zeroed(self.left as usize)?;
         self.left = 0;
         self.raw(&mut bytes)?;
         M::decode(&bytes[..]).map_err(|e| Error::Protocol(e.to_string()))
     }
 
     fn raw(&mut self, buf: &mut [u8]) -> Result<()> {
-        let read = self.body.read_exact(buf);
-        read.map_err(|e| self.broken(&e))?;
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.pace.read(&mut self.body, &mut buf[filled..]) {
+                Ok(0) => return Err(self.cut_short()),
+                Ok(n) => filled += n,
+                Err(e) => return Err(self.broken(&e)),
+            }
+        }
         self.received(buf.len());
         Ok(())
     }
@@ -220,7 +238,7 @@ impl Stream<'_> {
     }
 }
 
-fn trailer_status(text: &str) -> Result<Option<Status>> {
+fn trailer_status(heard: Heard, text: &str) -> Result<Option<Status>> {
     let field = |name: &str| {
         text.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -229,7 +247,7 @@ fn trailer_status(text: &str) -> Result<Option<Status>> {
     };
     let code = field("grpc-status")
         .ok_or_else(|| Error::Protocol("a gRPC trailer without status".into()))?;
-    parse_status(code, field("grpc-message").unwrap_or_default())
+    parse_status(heard, code, field("grpc-message").unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -238,11 +256,13 @@ mod tests {
 
     #[test]
     fn trailers() {
+        let trailer_status = |text| trailer_status(&|said| said.to_uppercase(), text);
         assert!(trailer_status("grpc-status:0\r\n").unwrap().is_none());
         let status = trailer_status("grpc-status: 9\r\ngrpc-message: NO%5FHELLO\r\n")
             .unwrap()
             .unwrap();
         assert!(status.is(Status::FAILED_PRECONDITION, "NO_HELLO"));
+        assert_eq!(status.message, "NO_HELLO");
         assert!(trailer_status("x: 1\r\n").is_err());
         assert!(trailer_status("grpc-status: none\r\n").is_err());
     }

@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use ureq::http::Uri;
 
 use super::answer::NoAnswer;
+use super::budget::{check_hrana, read_hrana};
 use super::hrana_wire::{
     Batch, BatchRequest, BatchResult, BatchStep, Empty, Execute, PipelineRequest, PipelineResponse,
     SqlError, Stmt, StmtResult, StreamRequest, StreamResult, Value,
@@ -18,8 +20,6 @@ use crate::ffi::{fork, thread};
 const PIPELINE: &str = "/v3-protobuf/pipeline";
 /// Answers' content-type.
 const KIND: &str = "application/x-protobuf";
-/// The primary gives at most 10 MB a request of a pipeline.
-const MAX_ANSWER: u64 = 64 << 20;
 
 /// A stream: one SQLite connection at the primary. Dropped, it is closed at
 /// once, whatever the reason: a transaction that is open on it holds the
@@ -170,7 +170,7 @@ fn ask(
     headers.push(("content-type", KIND.into()));
     let base = at.base.as_deref().unwrap_or(&http.url().base);
     let answer = http.post(base, PIPELINE, &headers, &message, KIND);
-    let mut body = answer
+    let body = answer
         .map_err(|failure| refused(failure, message.len()))?
         .into_body();
     let garbled = |why: String| {
@@ -181,9 +181,10 @@ fn ask(
             passing: false,
         })
     };
-    let read = body.with_config().limit(MAX_ANSWER).read_to_vec();
-    let bytes = read.map_err(|e| Failure::Lost(NoAnswer::new(http, &e)))?;
+    let read = read_hrana(&mut body.into_reader(), http.longest_wait());
+    let bytes = read.map_err(|e| Failure::Lost(NoAnswer::cut_off(http, &e)))?;
     http.traffic.received.fetch_add(bytes.len() as u64, Relaxed);
+    check_hrana(&bytes).map_err(garbled)?;
     let answer = PipelineResponse::decode(&bytes[..]).map_err(|e| garbled(e.to_string()))?;
     if answer.results.len() != count {
         let got = answer.results.len();
@@ -192,17 +193,46 @@ fn ask(
     at.baton = answer.baton;
     if let Some(base) = answer
         .base_url
-        .filter(|base| follows(&http.url().base, base))
+        .filter(|base| is_same_origin(&http.url().base, base))
     {
         at.base = Some(base.trim_end_matches('/').to_string());
     }
-    Ok(answer.results)
+    Ok(answer
+        .results
+        .into_iter()
+        .map(|result| fit(http, result))
+        .collect())
 }
 
-/// A primary may send a stream to another address, but never to one that is
-/// less protected than the one the user gave.
-fn follows(from: &str, to: &str) -> bool {
-    to.starts_with("https://") || (to.starts_with("http://") && from.starts_with("http://"))
+/// With errors whose words are fit to be passed on.
+fn fit(http: &Http, mut result: StreamResult) -> StreamResult {
+    let fit = |error: &mut SqlError| {
+        error.message = http.heard(&error.message);
+        error.code = http.heard(&error.code);
+    };
+    result.error.as_mut().map(fit);
+    if let Some(batch) = result.ok.as_mut().and_then(|ok| ok.batch.as_mut()) {
+        batch.result.errors.values_mut().for_each(fit);
+    }
+    result
+}
+
+/// A primary may send a stream to another path, and to no other host: token
+/// and statements would go there.
+fn is_same_origin(from: &str, to: &str) -> bool {
+    let origin = |url: &str| {
+        let uri = url.parse::<Uri>().ok()?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let usual = match &*scheme {
+            "https" => 443,
+            _ => 80,
+        };
+        // No user info, which a host may be hidden behind.
+        let plain = !uri.authority()?.as_str().contains('@');
+        let host = uri.host()?.to_ascii_lowercase();
+        plain.then(|| (scheme, host, uri.port_u16().unwrap_or(usual)))
+    };
+    origin(to).is_some_and(|to| Some(to) == origin(from))
 }
 
 /// What it means for a stream. `sent`: bytes of the request.
@@ -262,5 +292,32 @@ impl SqlError {
             "SQLITE_AUTH" => Error::Auth(text),
             _ => Error::ReadOnly(format!("the primary refused it: {text}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_stays_where_the_user_sent_it() {
+        let from = "http://db.example.org:80/x";
+        for same in ["http://db.example.org", "HTTP://DB.example.org:80/other/"] {
+            assert!(is_same_origin(from, same), "{same}");
+        }
+        for other in [
+            "https://db.example.org",
+            "http://db.example.org:81",
+            "http://example.org",
+            "http://db.example.org@evil.example",
+            "http://me@db.example.org",
+            "http://db.example.org.evil.example",
+            "//db.example.org",
+            "/x",
+            "",
+        ] {
+            assert!(!is_same_origin(from, other), "{other}");
+        }
+        assert!(is_same_origin("https://[::1]/", "https://[::1]:443"));
     }
 }

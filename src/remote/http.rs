@@ -15,7 +15,9 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body};
 
 use super::answer::NoAnswer;
-use super::budget::RequestLimit;
+use super::budget::{RequestLimit, sending};
+use super::heard::heard;
+use super::proxies::proxy_for;
 use super::socket::{Names, Sockets, interruption};
 use super::{SharedOptions, Traffic};
 use crate::config::SyncUrl;
@@ -98,7 +100,10 @@ impl Http {
             .then(|| roots(extra.unwrap_or_default()));
         let connects = Connects::default();
         Ok(Http {
-            line: Line::new(timeout, agent(timeout, roots.clone(), connects.clone())),
+            line: Line::new(
+                timeout,
+                agent(timeout, &url, roots.clone(), connects.clone()),
+            ),
             options,
             limit: Mutex::new(Duration::MAX),
             url,
@@ -129,7 +134,12 @@ impl Http {
     fn agent(&self) -> Agent {
         let timeout = self.longest_wait();
         self.line.agent(timeout, || {
-            agent(timeout, self.roots.clone(), self.connects.clone())
+            agent(
+                timeout,
+                &self.url,
+                self.roots.clone(),
+                self.connects.clone(),
+            )
         })
     }
 
@@ -184,6 +194,15 @@ impl Http {
         headers
     }
 
+    /// What somebody at the other end said, fit for an error.
+    pub fn heard(&self, text: &str) -> String {
+        let options = self.options.lock();
+        heard(
+            text,
+            options.auth_token.as_ref().map(|token| token.expose()),
+        )
+    }
+
     pub fn line(&self) -> Line {
         self.line.clone()
     }
@@ -202,7 +221,9 @@ impl Http {
         body: &[u8],
         kind: &str,
     ) -> std::result::Result<Response<Body>, NoAnswer> {
+        let limit = sending(body.len(), self.longest_wait());
         let mut request = self.agent().post(format!("{base}{path}"));
+        request = request.config().timeout_send_body(Some(limit)).build();
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -222,10 +243,12 @@ impl Http {
             ureq::Error::HostNotFound => format!("no such host '{host}'"),
             ureq::Error::Timeout(phase) => format!("timed out ({phase})"),
             ureq::Error::Io(e) => return self.explain_io(e),
-            ureq::Error::Protocol(e) => return Error::Protocol(format!("not HTTP: {e}")),
+            ureq::Error::Protocol(e) => {
+                return Error::Protocol(format!("not HTTP: {}", self.heard(&e.to_string())));
+            }
             ureq::Error::Tls(e) => format!("TLS: {e}"),
             ureq::Error::Rustls(e) => format!("TLS: {e}{}", self.tls_hint()),
-            other => other.to_string(),
+            other => self.heard(&other.to_string()),
         };
         Error::Unreachable(format!("{}: {why}", self.url.text))
     }
@@ -243,6 +266,7 @@ impl Http {
         } else {
             ""
         };
+        let error = self.heard(&error.to_string());
         Error::Unreachable(format!("{}: {error}{hint}", self.url.text))
     }
 
@@ -278,12 +302,13 @@ impl<In: Transport> Connector<In> for Connects {
     }
 }
 
-fn agent(timeout: Duration, roots: Option<RootCerts>, connects: Connects) -> Agent {
+fn agent(timeout: Duration, url: &SyncUrl, roots: Option<RootCerts>, connects: Connects) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         // A redirect would carry the token to another host.
         .max_redirects(0)
         .max_redirects_will_error(false)
+        .proxy(proxy_for(url))
         .user_agent(concat!("libreplica/", env!("CARGO_PKG_VERSION")))
         .timeout_resolve(Some(timeout))
         .timeout_connect(Some(timeout))

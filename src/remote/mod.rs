@@ -4,6 +4,7 @@ mod answer;
 mod budget;
 pub mod chain;
 pub mod grpc_web;
+mod heard;
 mod hrana;
 mod hrana_wire;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod outcome;
 pub mod pages;
 pub mod primary;
 mod program;
+mod proxies;
 pub mod rows;
 mod socket;
 pub mod transaction;
@@ -21,12 +23,12 @@ pub mod wal_log;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::config::Options;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wal::Page;
 
 /// A log_id longer than this is none (sqld's are uuids, 36 characters).
@@ -164,15 +166,27 @@ pub const MAX_VALUE: i32 = 5_000_000;
 /// sync: a request takes the token and the time limit that hold when it begins.
 pub type SharedOptions = std::sync::Arc<Mutex<Options>>;
 
-/// Bytes of requests and answers, bodies only.
+/// Bytes of requests and answers, bodies only; and what they made us do.
 #[derive(Default)]
 pub struct Traffic {
     pub sent: AtomicU64,
     pub received: AtomicU64,
+    histories: budget::Histories,
 }
 
 impl Traffic {
     pub fn snapshot(&self) -> (u64, u64) {
         (self.sent.load(Relaxed), self.received.load(Relaxed))
+    }
+
+    /// The primary has another history, so everything is to be fetched anew:
+    /// unless that was so again and again.
+    pub fn begin_history(&self) -> Result<()> {
+        self.histories.begin(Instant::now()).map_err(|wait| {
+            Error::Unreachable(format!(
+                "the primary has another history again and again; everything is fetched anew in {:.1} s at the earliest, or with replica_resync()",
+                wait.as_secs_f64()
+            ))
+        })
     }
 }

@@ -205,7 +205,8 @@ impl WalLog {
         if let Item::End(Some(status)) = stream.next()? {
             return Err(status.into_error());
         }
-        if hello.log_id.is_empty() || hello.log_id.len() > MAX_LOG_ID {
+        let is_word = hello.log_id.bytes().all(|b| b.is_ascii_graphic());
+        if hello.log_id.is_empty() || hello.log_id.len() > MAX_LOG_ID || !is_word {
             return Err(Error::Protocol("Hello without a usable log_id".into()));
         }
         let session = String::from_utf8(hello.session_token)

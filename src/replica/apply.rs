@@ -114,6 +114,7 @@ impl<'a> LogTransaction<'a> {
             }
             Some(base) => {
                 let size = base.undo.as_ref().map_or(base.page_count, |u| u.page_count);
+                self.changes.check_growth(size, page_count)?;
                 self.blank(size + 1, page_count)?;
                 let (mut digest, mut page) = (base.digest, Box::new([0; PAGE_SIZE]));
                 for (&pgno, &hash) in &self.changes.hashes {

@@ -25,6 +25,9 @@ pub fn empty_database() -> Box<Page> {
     page
 }
 
+/// A trunk page of the freelist has at most so many others on it.
+const FREE_ON_A_TRUNK: u64 = PAGE_SIZE as u64 / 4 - 2;
+
 /// The pages a transaction brings: their hashes, and page 1 itself.
 #[derive(Default)]
 pub struct Changes {
@@ -51,6 +54,21 @@ impl Changes {
         digest
     }
 
+    /// What a database grows by, and what does not come of it because it is
+    /// free: a trunk page has come for it. A size that nothing stands behind
+    /// would make a file of any size.
+    pub fn check_growth(&self, before: u32, page_count: u32) -> Result<()> {
+        let added = u64::from(page_count.saturating_sub(before));
+        let came = self.hashes.len() as u64;
+        let lock_page = u64::from(before < LOCK_PAGE && page_count >= LOCK_PAGE);
+        if added > came * (FREE_ON_A_TRUNK + 1) + lock_page {
+            return Err(Error::Protocol(format!(
+                "a size of {page_count} pages instead of {before}, of which {came} came"
+            )));
+        }
+        Ok(())
+    }
+
     /// Pages of a whole image that did not come. SQLite never writes pages
     /// that are freed in the transaction that allocated them, so a few may be
     /// missing: as many as the freelist has.
@@ -59,6 +77,7 @@ impl Changes {
             .page1
             .as_ref()
             .ok_or_else(|| Error::Protocol("no page 1 came".into()))?;
+        self.check_growth(0, page_count)?;
         let lock_page = u32::from(page_count >= LOCK_PAGE);
         let have = self
             .hashes
@@ -133,6 +152,20 @@ mod tests {
         expected.add(super::super::digest::page_hash(1, &page1));
         expected.add(super::super::digest::page_hash(3, &[1; PAGE_SIZE]));
         assert_eq!(changes.digest(3), expected);
+    }
+
+    #[test]
+    fn a_size_that_nothing_stands_behind() {
+        let mut page1 = empty_database();
+        page1[36..40].fill(0xff); // free pages without end
+        let mut changes = Changes::default();
+        changes.note(1, &page1);
+        changes.check_whole(1000).unwrap();
+        assert!(changes.check_whole(2000).is_err());
+        assert!(changes.check_whole(u32::MAX - 1).is_err());
+        changes.check_growth(50_000, 50_900).unwrap();
+        changes.check_growth(50_000, 10).unwrap();
+        assert!(changes.check_growth(50_000, 60_000).is_err());
     }
 
     #[test]

@@ -398,6 +398,7 @@ impl Replica {
                 "{why}, and the primary is empty; this replica may be the last copy, so it stays as it is"
             )));
         }
+        self.status.traffic.begin_history()?;
         self.loud(&format!(
             "'{}': {why}; fetching everything again",
             self.path

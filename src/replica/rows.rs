@@ -31,6 +31,8 @@ pub struct Rows {
     /// Of the state whose log ends there.
     known: Option<(LogEnd, Known)>,
     undo: UndoFile,
+    /// With this undo there are tables here that the primary has not.
+    in_part: Option<u64>,
     vfs: BaseVfs,
     path: String,
 }
@@ -65,6 +67,7 @@ impl Rows {
         Rows {
             known: None,
             undo: UndoFile::default(),
+            in_part: None,
             vfs,
             path: path.to_string(),
         }
@@ -72,10 +75,11 @@ impl Rows {
 
     /// Whether a commit can build upon a state that needs this.
     pub fn can_build_upon(&mut self, undo: &Undo) -> bool {
-        self.undo.knows(undo) && undo::exists(&self.vfs, &self.path)
+        let is_there = self.undo.knows(undo) && undo::exists(&self.vfs, &self.path)
             || undo::open(&self.vfs, &self.path, false)
                 .and_then(|file| self.undo.learn(&file, undo))
-                .is_ok()
+                .is_ok();
+        is_there && self.in_part != Some(undo.id)
     }
 
     pub fn commit(&mut self, commit: Commit, streams: &mut Streams) -> Result<Committed> {
@@ -155,11 +159,15 @@ impl Rows {
                 let _ = commit.store.append(record.clone());
             }
         }
+        let in_part = program.decoded.schema.new_statistics().next().is_some();
+        if in_part {
+            self.in_part = record.undo.as_ref().map(|undo| undo.id);
+        }
         let kept = record.undo.map_or(0, |undo| undo.entries);
         Ok(Committed {
             shipped,
             frame_no,
-            next: match frame_no.is_none() || kept > MAX_UNDO {
+            next: match frame_no.is_none() || kept > MAX_UNDO || in_part {
                 true => Next::Pull,
                 false => Next::Nothing,
             },
@@ -311,9 +319,15 @@ fn not_expressible(error: Error) -> Error {
 
 fn with_a_way_out(error: Error) -> Error {
     match error {
-        Error::ReadOnly(why) if !why.contains("replica_exec") => Error::ReadOnly(format!(
-            "{why}; what the primary does take can be run there with replica_exec"
-        )),
+        Error::ReadOnly(why)
+            if !["replica_exec", "write_path"]
+                .iter()
+                .any(|way| why.contains(way)) =>
+        {
+            Error::ReadOnly(format!(
+                "{why}; what the primary does take can be run there with replica_exec"
+            ))
+        }
         e => e,
     }
 }

@@ -118,12 +118,13 @@ impl Planner<'_> {
             }
         }
         for object in created {
-            if object.is_named("sqlite_sequence") || shadow::owner(&change.new, object).is_some() {
+            let comes_along = object.is_named("sqlite_sequence") || object.is_statistics();
+            if comes_along || shadow::owner(&change.new, object).is_some() {
                 continue;
             }
             if object.is_reserved() {
                 return Err(Error::ReadOnly(format!(
-                    "no primary lets a client create {} (ANALYZE)",
+                    "no primary lets a client create {}",
                     object.name
                 )));
             }
@@ -247,7 +248,11 @@ impl Planner<'_> {
     }
 
     fn guards(&self, ddl: &mut Ddl, kept: &HashSet<*const Object>, unchanged: bool) {
+        let local: Vec<_> = self.change.new_statistics().collect();
         for object in &self.change.new.objects {
+            if local.iter().any(|o| Arc::ptr_eq(o, object)) {
+                continue;
+            }
             let as_ever = match object.kind {
                 Kind::Table => unchanged || kept.contains(&Arc::as_ptr(object)),
                 _ => kept.contains(&Arc::as_ptr(object)) && unchanged,
@@ -256,7 +261,8 @@ impl Planner<'_> {
                 ddl.guards.push(self.guard(object));
             }
         }
-        let count = Value::Int(self.change.new.objects.len() as i64);
+        let count = self.change.new.objects.len() - local.len();
+        let count = Value::Int(count as i64);
         ddl.guards.push(Statement::guard(
             "(SELECT count(*) FROM sqlite_schema) <> ?",
             vec![count],

@@ -14,7 +14,8 @@ use crate::error::Result;
 ///
 /// Triggers are out of the way while rows are written, for what they did is
 /// among the rows. Rows go before the schema changes and come after them; new
-/// indexes come last, when all keys are unique again.
+/// indexes come last, when all keys are unique again. Statistics are left out
+/// where the primary has no table for them.
 pub fn plan(decoded: &Decoded) -> Result<Vec<Statement>> {
     let change = &decoded.schema;
     let (mut deletes, mut writes) = (Vec::new(), Vec::new());
@@ -22,7 +23,7 @@ pub fn plan(decoded: &Decoded) -> Result<Vec<Statement>> {
     for table in &decoded.tables {
         let Some(new) = &table.pair.new else { continue };
         let base = table.pair.base.as_ref();
-        if new.is_named("sqlite_sequence") {
+        if new.is_named("sqlite_sequence") || (new.is_statistics() && base.is_none()) {
             continue;
         }
         let rows = dml::statements(table, &change.base, &change.new)?;

@@ -76,8 +76,10 @@ fn definition<'a>(schema: &Schema, o: &'a Object) -> (&'static str, &'a str, &'a
     (o.kind.word(), &o.name, &o.table, sql)
 }
 
+/// Statistics may be of one side alone: no primary lets a client make their tables.
 fn definitions(schema: &Schema) -> Vec<(&'static str, &str, &str, &str)> {
     let mut all: Vec<_> = (schema.objects.iter())
+        .filter(|o| !o.is_statistics())
         .map(|o| definition(schema, o))
         .collect();
     all.sort_unstable();
@@ -85,6 +87,14 @@ fn definitions(schema: &Schema) -> Vec<(&'static str, &str, &str, &str)> {
 }
 
 impl SchemaChange {
+    /// Tables of statistics that are made, which no statement can.
+    pub fn new_statistics(&self) -> impl Iterator<Item = &Arc<Object>> {
+        let is_new = |o: &&Arc<Object>| twin(&self.base, o).is_none();
+        tables(&self.new)
+            .filter(|o| o.is_statistics())
+            .filter(is_new)
+    }
+
     /// The same change, from `base` to `new`: what is paired here is paired
     /// there, wherever it lies. None if the definitions are others.
     pub fn between(&self, base: &Arc<Schema>, new: &Arc<Schema>) -> Option<SchemaChange> {
@@ -99,6 +109,7 @@ impl SchemaChange {
             new: pair.new.as_ref().and_then(|o| find(new, o)),
             alteration: pair.alteration.clone(),
         });
+        let tables = tables.filter(|pair| pair.base.is_some() || pair.new.is_some());
         let virtuals = self.virtuals.iter().map(|pair| {
             Some(VirtualPair {
                 base: find(base, &pair.base)?,

@@ -64,6 +64,12 @@ impl Object {
         let prefix = self.name.get(..7).unwrap_or_default();
         prefix.eq_ignore_ascii_case("sqlite_")
     }
+
+    /// What ANALYZE makes, and knows of the rows: it changes none of them.
+    pub fn is_statistics(&self) -> bool {
+        let prefix = self.name.get(..11).unwrap_or_default();
+        prefix.eq_ignore_ascii_case("sqlite_stat")
+    }
 }
 
 /// All objects in the order of their making.
