@@ -8,11 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Replica;
+use super::identity::path_of;
 use super::local::foreign;
 use super::position::PositionFile;
 use super::reader::{Reader, nothing_to_read};
 use crate::config::{Options, Secret, SyncUrl};
+use crate::crypt::vault;
 use crate::error::{Error, Result};
+use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 
@@ -73,12 +76,19 @@ pub fn open(
     mut options: Options,
     access: Access,
 ) -> Result<Option<Arc<Replica>>> {
+    bind(&vfs, path)?;
     if access == Access::Read {
         return open_to_read(vfs, path, options);
     }
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
+                if options.auth_token.is_some() && !store.is_trusted() {
+                    return Err(Error::Config(format!(
+                        "others can write to '{}', so no auth_token is sent to the primary that it names; name the sync_url, too",
+                        path_of(path)
+                    )));
+                }
                 let identity = store.identity();
                 options.sync_url = Some(SyncUrl::parse(&identity.sync_url)?);
                 options.namespace = options.namespace.or_else(|| identity.namespace.clone());
@@ -104,6 +114,16 @@ pub fn open(
         .inspect_err(|e| replica.status.failed(e))?;
     replica.start_background();
     Ok(Some(replica))
+}
+
+/// A key that was given for a database that exists is looked at before
+/// anything that it has to prove.
+fn bind(vfs: &BaseVfs, path: &str) -> Result<()> {
+    let has_content = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    if vault::offered(path).is_some() && has_content {
+        OsFile::open_to_read(vfs, path, FileKind::Database)?;
+    }
+    Ok(())
 }
 
 /// For a connection that only reads: nothing is made, fetched or started.
