@@ -145,6 +145,11 @@ impl FileKeys {
         FileKeys::new(nonce::random()?, Zeroizing::new(nonce::random()?))
     }
 
+    /// A key for something else that belongs to the file.
+    pub fn derived(&self, purpose: &[u8]) -> Result<Key> {
+        derive(&self.data_key, &self.file_id, purpose)
+    }
+
     pub fn data_key(&self) -> &Key {
         &self.data_key
     }

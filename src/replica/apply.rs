@@ -47,7 +47,7 @@ impl<'a> LogTransaction<'a> {
             _lock: lock,
             before: files.reader(header),
             writer: Writer::begin(&files.wal, files.index(), header, api::random())?,
-            changes: Changes::default(),
+            changes: Changes::new(files.hash),
         })
     }
 
@@ -74,7 +74,7 @@ impl<'a> LogTransaction<'a> {
 
     fn hash_before(&self, pgno: u32, page: &mut Page) -> Result<u64> {
         self.before.read(pgno, page)?;
-        Ok(super::digest::page_hash(pgno, page))
+        Ok(self.files.hash.of(pgno, page))
     }
 
     /// Pages inside the new size that nobody wrote are zeros, whatever an
@@ -308,7 +308,7 @@ impl NewFile {
             db,
             vfs: *vfs,
             path: path.to_string(),
-            changes: Changes::default(),
+            changes: Changes::new(store.page_hash()),
             store,
             made,
             unsynced: 0,

@@ -180,7 +180,12 @@ fn find(db_path: &str, companion: Companion, write: bool) -> Result<Option<(File
             "is no file of this library's, or is damaged",
         ));
     }
-    if let Some(database) = database.filter(|_| write) {
+    // One that others could write to shows that for as long as nobody has
+    // looked at what is in it: `is_open_to_others`.
+    let was_open = |r: &Rights, database: &Rights| r.mode & !database.mode & 0o022 != 0;
+    let keep = companion == Companion::Position
+        && matches!((&theirs, &database), (Some(t), Some(d)) if was_open(t, d));
+    if let Some(database) = database.filter(|_| write && !keep) {
         let adjusted = fs::set_rights(&file, &database);
         let wider = theirs.is_some_and(|r| r.mode & !database.mode != 0);
         // In it are pages of the database.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sql;
 
-use super::digest::{Digest, page_hash};
+use super::digest::{Digest, PageHash};
 use super::record::Stamp;
 use crate::error::{Error, Result};
 use crate::ffi::attention;
@@ -25,6 +25,8 @@ pub struct Files {
     pub db: OsFile,
     pub wal: OsFile,
     pub conn: Connection,
+    /// How this database's pages are hashed.
+    pub hash: PageHash,
     inode: u64,
 }
 
@@ -51,24 +53,24 @@ pub enum Hold {
 impl Files {
     /// Opens a database that exists, recovering it if that is due. None if it
     /// is not in WAL mode: then it is not as this library left it.
-    pub fn open(vfs: &BaseVfs, path: &str) -> Result<Option<Files>> {
+    pub fn open(vfs: &BaseVfs, path: &str, hash: PageHash) -> Result<Option<Files>> {
         let conn = Connection::open(vfs, path)?;
         conn.touch()?;
         if conn.in_wal_mode()? {
-            Self::with(vfs, path, conn).map(Some)
+            Self::with(vfs, path, conn, hash).map(Some)
         } else {
             Ok(None)
         }
     }
 
     /// As `open`, and puts the database into WAL mode if it is not.
-    pub fn open_converted(vfs: &BaseVfs, path: &str) -> Result<Files> {
+    pub fn open_converted(vfs: &BaseVfs, path: &str, hash: PageHash) -> Result<Files> {
         let conn = Connection::open(vfs, path)?;
         conn.enter_wal_mode()?;
-        Self::with(vfs, path, conn)
+        Self::with(vfs, path, conn, hash)
     }
 
-    fn with(vfs: &BaseVfs, path: &str, conn: Connection) -> Result<Files> {
+    fn with(vfs: &BaseVfs, path: &str, conn: Connection, hash: PageHash) -> Result<Files> {
         let mut db = OsFile::open(vfs, path, FileKind::Database, false)?;
         if !db.lock(sql::SQLITE_LOCK_SHARED)? {
             return Err(Error::Busy(format!("'{path}' is locked")));
@@ -80,6 +82,7 @@ impl Files {
             db,
             wal,
             conn,
+            hash,
             inode: Stamp::of(path)?.inode,
         })
     }
@@ -147,12 +150,16 @@ impl Files {
 
     /// The digest of the whole content, and its size. Holding the write lock.
     pub fn digest(&self, header: Header) -> Result<(Digest, u32)> {
+        self.digest_by(self.hash, header)
+    }
+
+    pub fn digest_by(&self, hash: PageHash, header: Header) -> Result<(Digest, u32)> {
         let reader = self.reader(header);
         let page_count = reader.page_count()?;
         let (mut digest, mut page) = (Digest::default(), Box::new([0; PAGE_SIZE]));
         for pgno in 1..=page_count {
             reader.read(pgno, &mut page)?;
-            digest.add(page_hash(pgno, &page));
+            digest.add(hash.of(pgno, &page));
         }
         Ok((digest, page_count))
     }

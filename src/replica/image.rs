@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::digest::Digest;
+use super::digest::{Digest, PageHash};
 use crate::error::{Error, Result};
 use crate::wal::{LOCK_PAGE, PAGE_SIZE, Page};
 
@@ -29,16 +29,23 @@ pub fn empty_database() -> Box<Page> {
 const FREE_ON_A_TRUNK: u64 = PAGE_SIZE as u64 / 4 - 2;
 
 /// The pages a transaction brings: their hashes, and page 1 itself.
-#[derive(Default)]
 pub struct Changes {
+    hash: PageHash,
     pub hashes: HashMap<u32, u64>,
     pub page1: Option<Box<Page>>,
 }
 
 impl Changes {
+    pub fn new(hash: PageHash) -> Changes {
+        Changes {
+            hash,
+            hashes: HashMap::new(),
+            page1: None,
+        }
+    }
+
     pub fn note(&mut self, pgno: u32, page: &Page) {
-        self.hashes
-            .insert(pgno, super::digest::page_hash(pgno, page));
+        self.hashes.insert(pgno, self.hash.of(pgno, page));
         if pgno == 1 {
             self.page1 = Some(Box::new(*page));
         }
@@ -141,7 +148,8 @@ mod tests {
     fn only_free_pages_may_be_missing() {
         let mut page1 = empty_database();
         page1[39] = 1; // one free page
-        let mut changes = Changes::default();
+        let hash = PageHash::new(&[1; 32]);
+        let mut changes = Changes::new(hash);
         assert!(changes.check_whole(1).is_err());
         changes.note(1, &page1);
         changes.note(3, &[1; PAGE_SIZE]);
@@ -149,8 +157,8 @@ mod tests {
         changes.check_whole(3).unwrap();
         assert!(changes.check_whole(4).is_err());
         let mut expected = Digest::default();
-        expected.add(super::super::digest::page_hash(1, &page1));
-        expected.add(super::super::digest::page_hash(3, &[1; PAGE_SIZE]));
+        expected.add(hash.of(1, &page1));
+        expected.add(hash.of(3, &[1; PAGE_SIZE]));
         assert_eq!(changes.digest(3), expected);
     }
 
@@ -170,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_lock_page_never_comes() {
-        let mut changes = Changes::default();
+        let mut changes = Changes::new(PageHash::new(&[1; 32]));
         changes.note(1, &empty_database());
         (2..=LOCK_PAGE + 1)
             .filter(|p| *p != LOCK_PAGE)

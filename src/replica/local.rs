@@ -4,15 +4,18 @@
 use std::time::{Duration, Instant};
 
 use super::apply::{self, Located, Message, NewFile};
+use super::digest::PageHash;
 use super::files::{Files, Hold, log_end};
 use super::identity::{Identity, path_of};
-use super::position::PositionFile;
+use super::position::{Opened, PositionFile};
 use super::record::{Record, Stamp};
+use crate::crypt::nonce;
 use crate::error::{Error, Result};
 use crate::ffi::attention;
 use crate::ffi::conn::{Checkpoint, Connection};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
+use crate::log;
 use crate::remote::Divergence;
 use crate::wal::format::FRAME_SIZE;
 use crate::wal::index::Header;
@@ -21,6 +24,8 @@ use crate::wal::index::Header;
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// A log file of this size is cut back when it is done with.
 const LARGE_LOG: u64 = 16 << 20;
+/// So long a writer is waited for that is in the way of a file's first use.
+const FOR_THE_LOCK: Duration = Duration::from_secs(5);
 /// So often that is tried.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -73,7 +78,7 @@ impl Local {
     }
 
     /// Opens a file that has content; None if it has to be looked at again.
-    fn open(vfs: &BaseVfs, path: &str, store: PositionFile) -> Result<Option<Found>> {
+    fn open(vfs: &BaseVfs, path: &str, mut store: PositionFile) -> Result<Option<Found>> {
         // A bootstrap that died: SQLite rolls it back to nothing. A journal that
         // stays is not hot: a stock program's with journal_mode=PERSIST.
         let journal = format!("{path}-journal");
@@ -86,16 +91,47 @@ impl Local {
         if store.last().is_none() {
             return Err(foreign(path));
         }
-        Ok(Some(match Files::open(vfs, path)? {
-            Some(files) => Found::Replica(Box::new(Local {
-                files,
-                store,
-                path: path.to_string(),
-                seen: None,
-                tried: None,
-            })),
-            None => Found::OutOfWalMode,
-        }))
+        let Some(mut files) = Files::open(vfs, path, store.page_hash())? else {
+            return Ok(Some(Found::OutOfWalMode));
+        };
+        if store.has_no_key() {
+            give_key(&files, &mut store)?;
+            files.hash = store.page_hash();
+        }
+        Ok(Some(Found::Replica(Box::new(Local {
+            files,
+            store,
+            path: path.to_string(),
+            seen: None,
+            tried: None,
+        }))))
+    }
+
+    /// Puts a new file in the place of one that the key of this encrypted
+    /// database does not prove. Nothing of that one is believed: where the
+    /// content is in the primary's history is not known any more.
+    pub fn disown(vfs: &BaseVfs, path: &str, identity: Identity) -> Result<()> {
+        let hash = PageHash::Public;
+        let unproven =
+            || -> Result<bool> { Ok(matches!(PositionFile::examine(path)?, Opened::Unproven)) };
+        if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 || !unproven()? {
+            return Ok(());
+        }
+        let files = match Files::open(vfs, path, hash)? {
+            Some(files) => files,
+            None => Files::open_converted(vfs, path, hash)?,
+        };
+        let (_lock, _) = files.write_lock(Hold::Take(FOR_THE_LOCK))?;
+        if unproven()? {
+            let mut store = PositionFile::create(path, identity)?;
+            store.append(Record::of_nowhere()?)?;
+            store.sync()?;
+            log::warn(&format!(
+                "'{}' was not proved by the key of the database, and is made anew",
+                path_of(path)
+            ));
+        }
+        Ok(())
     }
 
     /// Handles of their own on a replica that is open already.
@@ -117,7 +153,7 @@ impl Local {
     /// Opens what is there, whatever its content, for it to be replaced.
     pub fn adopt(vfs: &BaseVfs, path: &str) -> Result<Local> {
         let store = PositionFile::open(path)?.ok_or_else(|| foreign(path))?;
-        let files = Files::open_converted(vfs, path)?;
+        let files = Files::open_converted(vfs, path, store.page_hash())?;
         Ok(Local {
             files,
             store,
@@ -324,6 +360,37 @@ impl Drop for Local {
             let _ = self.checkpoint(Checkpoint::Passive);
         }
     }
+}
+
+/// Takes a file over that has no key yet: one whole look at the content, which
+/// is the same by both hashes.
+fn give_key(files: &Files, store: &mut PositionFile) -> Result<()> {
+    let (_lock, header) = files.write_lock(Hold::Take(FOR_THE_LOCK))?;
+    store.refresh()?;
+    if !store.has_no_key() {
+        // Another process was faster.
+        return Ok(());
+    }
+    let (stamp, end) = (files.stamp(true)?, log_end(&header));
+    let known = match store.find(end, &stamp) {
+        Some(record) => Some(record.clone()),
+        None => {
+            let (digest, page_count) = files.digest_by(PageHash::Public, header)?;
+            store.find_content(digest, page_count).cloned()
+        }
+    };
+    let seed = nonce::random()?;
+    let current = match known {
+        Some(record) => Record {
+            digest: files.digest_by(PageHash::new(&seed), header)?.0,
+            end,
+            stamp: Some(stamp),
+            complete: files.index().backfilled()? == header.max_frame,
+            ..record
+        },
+        None => Record::of_nowhere()?,
+    };
+    store.give_key(seed, current)
 }
 
 pub fn foreign(path: &str) -> Error {

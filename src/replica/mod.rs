@@ -24,6 +24,7 @@ pub mod record;
 pub mod registry;
 mod rows;
 mod scheduler;
+pub mod secret;
 mod session;
 mod staged;
 pub mod status;
@@ -228,6 +229,8 @@ impl Replica {
         }
         let timeout = self.timeout();
         let deadline = Instant::now() + timeout;
+        // Who comes here without naming the primary has been refused.
+        Local::disown(&self.vfs, &self.path, self.identity())?;
         loop {
             let found = match Local::find(&self.vfs, &self.path, timeout)? {
                 Found::Nothing => self.bootstrap(&mut engine)?,

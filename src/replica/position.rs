@@ -16,12 +16,19 @@
 //! 4096  identity, copy B; the valid one with the higher generation counts
 //! 8192  1024 records of 256 bytes (see `record`), record `seq` in slot seq % 1024
 //!
-//! identity: 0 checksum u64 (XXH3 of 8..4096)   8 magic "libreplica 1\0\0\0\0"
+//! identity: 0 checksum u64 (XXH3 of 8..4096)   8 magic "libreplica 2\0\0\0\0"
 //!          24 generation u64 (one more with each change of url or history)
 //!          32 url length u16   34 namespace length u16   36 url, namespace
+//!        4031 flag u8: 1 of an encrypted database, with a MAC
+//!        4032 key of the file's hashes (32 bytes), of a plain database
+//!        4064 MAC (HMAC-SHA-256 of "identity" and 8..4064), of an encrypted one
 //! ```
 //! Without a url it is that of a database that was frozen: a mark for those
 //! who have the file open, which is removed then.
+//!
+//! A file of the first version ("libreplica 1", no key, no MAC) of a plain
+//! database is given a key when it is opened for writing (`give_key`). Beside
+//! an encrypted database nothing is believed that is not proved (`secret`).
 //!
 //! Writes happen while the WAL's write lock is held.
 
@@ -29,10 +36,14 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 
 use super::beside::{self, Companion};
-use super::digest::Digest;
+use super::digest::{Digest, PageHash};
 use super::files::log_end;
-use super::identity::{IDENTITY_SIZE, Identity, newest_identity, path_of, read, was_frozen};
+use super::identity::{
+    FileKey, IDENTITY_SIZE, Identity, Newest, newest_identity, path_of, read, was_frozen,
+};
 use super::record::{RECORD_SIZE, Record, Stamp, os};
+use super::secret::{Proof, Seed};
+use crate::crypt::nonce;
 use crate::error::{Error, Result};
 use crate::remote::{Position, chain};
 use crate::wal::format::Salt;
@@ -47,12 +58,23 @@ const OWN_FRAMES: u64 = 1024;
 /// state that a power cut leaves has to be among the records.
 const UNSYNCED: u64 = RECORDS / 4;
 
+/// What is found beside a database.
+pub enum Opened {
+    /// Nothing, or what a removal that did not finish has left.
+    Nothing,
+    /// Not of this encrypted database: of another one, edited, or from before
+    /// there was a proof.
+    Unproven,
+    File(Box<PositionFile>),
+}
+
 /// The open file and its records, oldest first.
 pub struct PositionFile {
     file: File,
     path: String,
     identity: Identity,
     generation: u64,
+    key: FileKey,
     records: Vec<Record>,
     /// The next record when the log was last synced.
     synced: u64,
@@ -62,31 +84,53 @@ impl PositionFile {
     /// Opens the file beside `db_path`; None if there is none, or one whose
     /// removal did not finish.
     pub fn open(db_path: &str) -> Result<Option<PositionFile>> {
-        match beside::write(db_path, Companion::Position)? {
-            Some(file) => Self::load(db_path, file),
-            None => Ok(None),
-        }
+        Self::believed(db_path, Self::examine(db_path)?)
     }
 
     /// The same, to be looked at alone.
     pub fn open_to_read(db_path: &str) -> Result<Option<PositionFile>> {
-        match beside::read(db_path, Companion::Position)? {
-            Some(file) => Self::load(db_path, file),
-            None => Ok(None),
+        let file = beside::read(db_path, Companion::Position)?;
+        Self::believed(db_path, Self::load(db_path, file)?)
+    }
+
+    pub fn examine(db_path: &str) -> Result<Opened> {
+        Self::load(db_path, beside::write(db_path, Companion::Position)?)
+    }
+
+    fn believed(db_path: &str, opened: Opened) -> Result<Option<PositionFile>> {
+        match opened {
+            Opened::Nothing => Ok(None),
+            Opened::File(file) => Ok(Some(*file)),
+            Opened::Unproven => Err(Error::CantOpen(format!(
+                "'{}' is not proved by the key of '{db_path}': it is another database's, was edited, or comes from an older version; name the sync_url to have a new one made, and nothing of this one believed",
+                path_of(db_path)
+            ))),
         }
     }
 
-    fn load(db_path: &str, file: File) -> Result<Option<PositionFile>> {
-        let mut this = Self::unread(file, path_of(db_path));
-        if !this.read_identity()? {
-            return Err(damaged(&this.path));
+    fn load(db_path: &str, file: Option<File>) -> Result<Opened> {
+        let Some(file) = file else {
+            return Ok(Opened::Nothing);
+        };
+        let path = path_of(db_path);
+        let proof = Proof::of(db_path)?;
+        let newest = newest_identity(&file, &path, proof.as_ref())?;
+        match newest {
+            Newest::Found { ref identity, .. } if identity.is_frozen() => Ok(Opened::Nothing),
+            Newest::Found { .. } => {
+                let key = proof.map_or(FileKey::None, FileKey::Sealed);
+                let mut this = Self::unread(file, path, key);
+                this.take_identity(newest);
+                this.reload()?;
+                this.synced = this.next_seq();
+                Ok(Opened::File(Box::new(this)))
+            }
+            Newest::Unproven => Ok(Opened::Unproven),
+            Newest::Locked => Err(Error::NotADb(format!(
+                "'{db_path}' is encrypted; open it with its encryption_key"
+            ))),
+            Newest::Damaged => Err(damaged(&path)),
         }
-        if this.identity.is_frozen() {
-            return Ok(None);
-        }
-        this.reload()?;
-        this.synced = this.next_seq();
-        Ok(Some(this))
     }
 
     /// Begins a new file, in place of one of ours that is there.
@@ -94,17 +138,22 @@ impl PositionFile {
         let path = path_of(db_path);
         let file = beside::make(db_path, Companion::Position)?;
         file.set_len(0).map_err(|e| os("empty", &path, &e))?;
-        let mut this = Self::unread(file, path);
+        let key = match Proof::of(db_path)? {
+            Some(proof) => FileKey::Sealed(proof),
+            None => FileKey::Plain(nonce::random()?),
+        };
+        let mut this = Self::unread(file, path, key);
         this.set_identity(identity)?;
         Ok(this)
     }
 
-    fn unread(file: File, path: String) -> PositionFile {
+    fn unread(file: File, path: String, key: FileKey) -> PositionFile {
         PositionFile {
             file,
             path,
             identity: Identity::default(),
             generation: 0,
+            key,
             records: Vec::new(),
             synced: 0,
         }
@@ -116,7 +165,7 @@ impl PositionFile {
 
     /// Remembers another primary address.
     pub fn set_identity(&mut self, identity: Identity) -> Result<()> {
-        let bytes = identity.encode(self.generation + 1)?;
+        let bytes = identity.encode(self.generation + 1, &self.key)?;
         self.generation += 1;
         self.write(&bytes, (self.generation % 2) * IDENTITY_SIZE as u64)?;
         self.sync()?;
@@ -130,13 +179,50 @@ impl PositionFile {
         self.set_identity(self.identity.clone())
     }
 
-    fn read_identity(&mut self) -> Result<bool> {
-        if let Some((generation, identity)) = newest_identity(&self.file, &self.path)?
+    /// Takes in what another process has written of it.
+    fn read_identity(&mut self) -> Result<()> {
+        let newest = newest_identity(&self.file, &self.path, self.key.proof())?;
+        self.take_identity(newest);
+        Ok(())
+    }
+
+    fn take_identity(&mut self, newest: Newest) {
+        if let Newest::Found {
+            generation,
+            identity,
+            seed,
+            ..
+        } = newest
             && generation > self.generation
         {
             (self.generation, self.identity) = (generation, identity);
+            if let Some(seed) = seed {
+                self.key = FileKey::Plain(seed);
+            }
         }
-        Ok(self.generation > 0)
+    }
+
+    /// How the pages of this database are hashed.
+    pub fn page_hash(&self) -> PageHash {
+        self.key.page_hash()
+    }
+
+    /// Of a plain database, from before there were keys.
+    pub fn has_no_key(&self) -> bool {
+        matches!(self.key, FileKey::None)
+    }
+
+    /// Gives the file a key; of its records only `current` counts from then
+    /// on, whose digest is by that key. Holding the write lock.
+    pub fn give_key(&mut self, seed: Seed, current: Record) -> Result<()> {
+        let seq = self.next_seq();
+        self.key = FileKey::Plain(seed);
+        // As long as the identity is the old one, this is no record.
+        let record = Record { seq, ..current };
+        self.write(&record.encode(&self.key), slot(seq))?;
+        self.sync()?;
+        self.records = vec![record];
+        self.set_identity(self.identity.clone())
     }
 
     /// Marks it as that of a database that is cut loose. Then it is removed.
@@ -153,7 +239,7 @@ impl PositionFile {
             .as_chunks()
             .0
             .iter()
-            .filter_map(Record::decode)
+            .filter_map(|bytes| Record::decode(bytes, &self.key))
             .collect();
         self.records.sort_by_key(|r| r.seq);
         Ok(())
@@ -165,12 +251,25 @@ impl PositionFile {
             let next = self.next_seq();
             let mut bytes = [0; RECORD_SIZE];
             self.read(&mut bytes, slot(next))?;
-            match Record::decode(&bytes) {
+            match Record::decode(&bytes, &self.key) {
                 Some(record) if record.seq == next => self.push(record),
                 Some(record) if record.seq > next => return self.reload(),
+                _ if self.has_no_key() => {
+                    // Another process may have given it one.
+                    self.read_identity()?;
+                    return match self.has_no_key() {
+                        true => Ok(()),
+                        false => self.reload(),
+                    };
+                }
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Whether nobody but who may write to the database can have written it.
+    pub fn is_trusted(&self) -> bool {
+        self.key.proof().is_some() || !beside::is_open_to_others(&self.file)
     }
 
     fn next_seq(&self) -> u64 {
@@ -192,7 +291,7 @@ impl PositionFile {
             seq: self.next_seq(),
             ..record
         };
-        self.write(&record.encode(), slot(record.seq))?;
+        self.write(&record.encode(&self.key), slot(record.seq))?;
         self.push(record.clone());
         Ok(record)
     }
@@ -203,7 +302,7 @@ impl PositionFile {
             seq: record.seq,
             ..base.clone()
         };
-        self.write(&again.encode(), slot(again.seq))?;
+        self.write(&again.encode(&self.key), slot(again.seq))?;
         if let Some(kept) = self.records.iter_mut().rfind(|r| r.seq == again.seq) {
             *kept = again;
         }
@@ -212,7 +311,7 @@ impl PositionFile {
 
     /// Whether another connection has cut the database loose meanwhile.
     pub fn was_frozen(&self) -> Result<bool> {
-        was_frozen(Some(&self.file), &self.path)
+        was_frozen(Some(&self.file), &self.path, self.key.proof())
     }
 
     /// Whether the log is to be synced now, behind the newest record.
@@ -362,6 +461,35 @@ mod tests {
         let next = store.append(record(Some(3))).unwrap();
         other.refresh().unwrap();
         assert_eq!(other.last(), Some(&next));
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_given_a_key() {
+        let path = temp("first-version");
+        let mut store = PositionFile::create(&path, identity()).unwrap();
+        store.key = FileKey::None;
+        store.set_identity(identity()).unwrap();
+        let old = store.append(record(Some(4))).unwrap();
+        let mut reader = PositionFile::open_to_read(&path).unwrap().unwrap();
+        let mut writer = PositionFile::open(&path).unwrap().unwrap();
+        assert!(reader.has_no_key() && writer.has_no_key());
+        assert_eq!(writer.last(), Some(&old));
+        let current = Record {
+            digest: Digest(77),
+            ..old.clone()
+        };
+        writer.give_key([7; 32], current).unwrap();
+        reader.refresh().unwrap();
+        for store in [
+            &writer,
+            &reader,
+            &PositionFile::open(&path).unwrap().unwrap(),
+        ] {
+            assert!(!store.has_no_key() && store.page_hash() == PageHash::new(&[7; 32]));
+            assert_eq!(store.records.len(), 1);
+            assert_eq!(store.last().map(|r| r.digest), Some(Digest(77)));
+            assert_eq!(store.identity(), &identity());
+        }
     }
 
     fn identity() -> Identity {

@@ -11,17 +11,20 @@
 //! 112 log_id length u16   114 log_id
 //! 184 undo: id, entries, checksum (u64 each), frame_no u64 as above,
 //!     page count u32; given if flag 16 is
+//! 224 MAC (HMAC-SHA-256 of "record" and 8..224), of an encrypted database
 //! ```
-//! The checksum of a record with an undo is seeded: a version of this library
-//! that knows of none must not take it for the primary's own pages at
-//! `frame_no`, which is where the undo leads.
+//! The checksum tells what a crash tore. Its seed is another one for each kind
+//! of file: a record of one without a key (`position`) is none of one with a
+//! key, and the other way round; there, one with an undo had a seed of its own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::digest::Digest;
+use super::identity::FileKey;
 use super::undo::Undo;
+use crate::crypt::nonce;
 use crate::error::{Error, Result};
 use crate::remote::{MAX_LOG_ID, Position};
 use crate::wal::format::Checksum;
@@ -34,7 +37,12 @@ const COMPLETE: u8 = 2;
 const HAS_END: u8 = 4;
 const HAS_STAMP: u8 = 8;
 const HAS_UNDO: u8 = 16;
+const PLAIN_SEED: u64 = 0x3264_7263;
+const SEALED_SEED: u64 = 0x3264_6c73;
+/// Of files without a key.
 const UNDO_SEED: u64 = 0x6f64_6e75;
+const AT_MAC: usize = 224;
+const MAC_OF: &[u8] = b"record";
 
 /// What tells a file from the same file written to or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +157,7 @@ impl Record {
             }
     }
 
-    pub fn encode(&self) -> [u8; RECORD_SIZE] {
+    pub fn encode(&self, key: &FileKey) -> [u8; RECORD_SIZE] {
         let mut flags = 0;
         let mut w = Fields::new();
         w.put(8, &self.seq.to_le_bytes());
@@ -195,13 +203,33 @@ impl Record {
         let log_id = self.position.log_id.as_bytes();
         w.put(112, &(log_id.len() as u16).to_le_bytes());
         w.put(114, log_id);
-        w.seal(self.undo.is_some())
+        w.seal(key, self.undo.is_some())
     }
 
-    /// None for bytes that are no record.
-    pub fn decode(bytes: &[u8; RECORD_SIZE]) -> Option<Record> {
+    /// Of a content that nothing is known of.
+    pub fn of_nowhere() -> Result<Record> {
+        Ok(Record {
+            seq: 0,
+            position: Position::start(String::new()),
+            page_count: 0,
+            // No content has it but by chance.
+            digest: Digest(u64::from_le_bytes(nonce::random()?)),
+            end: None,
+            stamp: None,
+            complete: false,
+            undo: None,
+        })
+    }
+
+    /// None for bytes that are no record of this file.
+    pub fn decode(bytes: &[u8; RECORD_SIZE], key: &FileKey) -> Option<Record> {
         let has_undo = bytes[32] & HAS_UNDO != 0;
-        if u64_le(bytes, 0) != checksum(&bytes[8..], has_undo) {
+        if u64_le(bytes, 0) != checksum(&bytes[8..], key, has_undo) {
+            return None;
+        }
+        if let Some(proof) = key.proof()
+            && !proof.verify(MAC_OF, &bytes[8..AT_MAC], &bytes[AT_MAC..])
+        {
             return None;
         }
         let u64_at = |at| u64_le(bytes, at);
@@ -246,10 +274,12 @@ impl Record {
 }
 
 /// Of a record.
-fn checksum(bytes: &[u8], has_undo: bool) -> u64 {
-    match has_undo {
-        true => xxh3_64_with_seed(bytes, UNDO_SEED),
-        false => xxh3_64(bytes),
+fn checksum(bytes: &[u8], key: &FileKey, has_undo: bool) -> u64 {
+    match key {
+        FileKey::None if has_undo => xxh3_64_with_seed(bytes, UNDO_SEED),
+        FileKey::None => xxh3_64(bytes),
+        FileKey::Plain(_) => xxh3_64_with_seed(bytes, PLAIN_SEED),
+        FileKey::Sealed(_) => xxh3_64_with_seed(bytes, SEALED_SEED),
     }
 }
 
@@ -273,8 +303,12 @@ impl Fields {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
-    fn seal(mut self, has_undo: bool) -> [u8; RECORD_SIZE] {
-        let sum = checksum(&self.0[8..], has_undo);
+    fn seal(mut self, key: &FileKey, has_undo: bool) -> [u8; RECORD_SIZE] {
+        if let Some(proof) = key.proof() {
+            let mac = proof.sign(MAC_OF, &self.0[8..AT_MAC]);
+            self.put(AT_MAC, &mac);
+        }
+        let sum = checksum(&self.0[8..], key, has_undo);
         self.put(0, &sum.to_le_bytes());
         self.0
     }
@@ -286,6 +320,7 @@ pub fn os(op: &'static str, path: &str, error: &std::io::Error) -> Error {
 
 #[cfg(test)]
 pub mod tests {
+    use super::super::secret::tests::proof;
     use super::*;
 
     pub fn record(frame_no: Option<u64>) -> Record {
@@ -330,16 +365,29 @@ pub mod tests {
         };
         let known = with(undo.clone());
         assert_eq!((known.logical(), known.frame_no()), (Some(12), Some(12)));
-        assert_eq!(Record::decode(&known.encode()), Some(known.clone()));
+        let key = FileKey::None;
+        assert_eq!(
+            Record::decode(&known.encode(&key), &key),
+            Some(known.clone())
+        );
         let unknown = with(Undo {
             frame_no: None,
             ..undo
         });
         assert_eq!((unknown.logical(), unknown.frame_no()), (None, Some(9)));
-        assert_eq!(Record::decode(&unknown.encode()), Some(unknown));
+        assert_eq!(Record::decode(&unknown.encode(&key), &key), Some(unknown));
         // To a version that knows of no undo it is no record.
         let sealed = |bytes: &[u8]| u64_le(bytes, 0) == xxh3_64(&bytes[8..]);
-        assert!(!sealed(&known.encode()) && sealed(&record(Some(9)).encode()));
+        assert!(!sealed(&known.encode(&key)) && sealed(&record(Some(9)).encode(&key)));
+    }
+
+    fn keys() -> [FileKey; 4] {
+        [
+            FileKey::None,
+            FileKey::Plain([3; 32]),
+            FileKey::Sealed(proof(4)),
+            FileKey::Sealed(proof(5)),
+        ]
     }
 
     #[test]
@@ -353,11 +401,32 @@ pub mod tests {
                 ..record(Some(1))
             },
         ] {
-            assert_eq!(Record::decode(&r.encode()), Some(r));
+            for key in keys() {
+                assert_eq!(Record::decode(&r.encode(&key), &key), Some(r.clone()));
+            }
         }
-        let mut torn = record(Some(9)).encode();
-        torn[200] ^= 1;
-        assert_eq!(Record::decode(&torn), None);
-        assert_eq!(Record::decode(&[0; RECORD_SIZE]), None);
+        for key in keys() {
+            let mut torn = record(Some(9)).encode(&key);
+            torn[200] ^= 1;
+            assert_eq!(Record::decode(&torn, &key), None);
+            assert_eq!(Record::decode(&[0; RECORD_SIZE], &key), None);
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_of_its_own_file_alone() {
+        for (i, key) in keys().iter().enumerate() {
+            let bytes = record(Some(9)).encode(key);
+            for (j, other) in keys().iter().enumerate() {
+                assert_eq!(Record::decode(&bytes, other).is_some(), i == j, "{i} {j}");
+            }
+        }
+        // Whoever can compute the checksum cannot compute the MAC.
+        let key = FileKey::Sealed(proof(4));
+        let mut edited = record(Some(9)).encode(&key);
+        edited[16] += 1;
+        let sum = checksum(&edited[8..], &key, false);
+        edited[..8].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(Record::decode(&edited, &key), None);
     }
 }

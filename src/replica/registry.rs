@@ -10,11 +10,14 @@ use parking_lot::Mutex;
 
 use super::Replica;
 use super::beside::{self, Companion};
+use super::identity::path_of;
 use super::local::foreign;
 use super::position::PositionFile;
 use super::reader::{Reader, nothing_to_read};
 use crate::config::{Given, Options, Secret, SyncUrl};
+use crate::crypt::vault;
 use crate::error::{Error, Result};
+use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::fork;
 use crate::ffi::vfs::BaseVfs;
 
@@ -79,14 +82,18 @@ pub fn open(
     mut options: Options,
     access: Access,
 ) -> Result<Option<Arc<Replica>>> {
+    bind(&vfs, path)?;
     if access == Access::Read {
         return open_to_read(vfs, path, options);
     }
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
-                if options.auth_token.is_some() {
-                    check_trust(path)?;
+                if options.auth_token.is_some() && !store.is_trusted() {
+                    return Err(Error::Config(format!(
+                        "others can write to '{}', so no auth_token is sent to the primary that it names; name the sync_url, too",
+                        path_of(path)
+                    )));
                 }
                 let identity = store.identity();
                 options.sync_url = Some(SyncUrl::parse(&identity.sync_url)?);
@@ -114,6 +121,16 @@ pub fn open(
         .inspect_err(|e| replica.status.failed(e))?;
     replica.start_background();
     Ok(Some(replica))
+}
+
+/// A key that was given for a database that exists is looked at before
+/// anything that it has to prove.
+fn bind(vfs: &BaseVfs, path: &str) -> Result<()> {
+    let has_content = std::fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    if vault::offered(path).is_some() && has_content {
+        OsFile::open_to_read(vfs, path, FileKind::Database)?;
+    }
+    Ok(())
 }
 
 /// For a connection that only reads: nothing is made, fetched or started.
@@ -145,18 +162,6 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     let replica = Arc::new(Replica::to_read(vfs, path, options, reader)?);
     open.insert(path.to_string(), Arc::downgrade(&replica));
     Ok(Some(replica))
-}
-
-/// A token goes where the user, or this library on the user's behalf, said:
-/// not where somebody else may have written.
-fn check_trust(path: &str) -> Result<()> {
-    match beside::read(path, Companion::Position)? {
-        Some(file) if !beside::is_open_to_others(&file) => Ok(()),
-        _ => Err(Error::Config(format!(
-            "others may write '{}', so no auth_token is sent to the address in it; give the sync_url, too",
-            Companion::Position.path(path)
-        ))),
-    }
 }
 
 /// What is one for all connections of the process: a further one may leave it

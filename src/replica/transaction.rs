@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::digest::{Digest, page_hash};
+use super::digest::Digest;
 use super::files::Files;
 use super::proof;
 use super::record::Record;
@@ -84,19 +84,19 @@ impl<'a> LocalTransaction<'a> {
             end: LogEnd::default(),
             header: [0; FRAME_HEADER_SIZE],
         };
-        let hashes = this.read_frames(&header)?;
-        this.compare(&hashes)?;
+        this.read_frames(&header)?;
+        this.compare()?;
         Ok(this)
     }
 
-    /// Reads the frames once: the hash of each page's newest version, and the
+    /// Reads the frames once: where each page's newest version is, and the
     /// log's end. Where it has overwritten pages, SQLite leaves headers empty
     /// from the first of them on until the commit frame is written; with a
     /// rollback to a savepoint in between some stay so for ever, and a crash
     /// takes what is committed (seen in 3.40, not in 3.54: wal.c, `iReCksum`
     /// outlives `sqlite3WalSavepointUndo`). They are completed here, and the
     /// frames behind the end carry its checksum, to go on from.
-    fn read_frames(&mut self, header: &Header) -> Result<HashMap<u32, u64>> {
+    fn read_frames(&mut self, header: &Header) -> Result<()> {
         let (salt, big_endian, mut sum) = if header.max_frame == 0 {
             let mut bytes = [0; HEADER_SIZE];
             self.files.wal.read_at(&mut bytes, 0)?;
@@ -107,7 +107,6 @@ impl<'a> LocalTransaction<'a> {
             (header.salt, header.big_endian_checksum, header.checksum)
         };
         let commit = self.written.commit;
-        let mut hashes = HashMap::new();
         let mut frame = [0; FRAME_SIZE];
         for (next, (&number, &pgno)) in (header.max_frame + 1..).zip(&self.written.frames) {
             if number != next {
@@ -126,10 +125,6 @@ impl<'a> LocalTransaction<'a> {
             if !commits && frame[..FRAME_HEADER_SIZE] != stored {
                 self.files.wal.write_at(&frame[..FRAME_HEADER_SIZE], at)?;
             }
-            let page: &Page = frame[FRAME_HEADER_SIZE..]
-                .try_into()
-                .map_err(|_| broken("page"))?;
-            hashes.insert(pgno, page_hash(pgno, page));
             self.newest.insert(pgno, number);
         }
         if self.newest.get(&commit.pgno) != Some(&commit.frame) {
@@ -148,56 +143,49 @@ impl<'a> LocalTransaction<'a> {
             frame: commit.frame,
             checksum: sum,
         };
-        Ok(hashes)
+        Ok(())
     }
 
-    /// Which pages differ from before. Pages that were added and never
-    /// written are what a reader finds in their place.
-    fn compare(&mut self, hashes: &HashMap<u32, u64>) -> Result<()> {
-        let size = self.written.commit.size;
-        let mut page = Box::new([0; PAGE_SIZE]);
+    /// Which pages differ from before: their bytes do. Pages that were added
+    /// and never written are what a reader finds in their place.
+    fn compare(&mut self) -> Result<()> {
+        let (size, hash) = (self.written.commit.size, self.files.hash);
+        let (mut old, mut new) = (Box::new([0; PAGE_SIZE]), Box::new([0; PAGE_SIZE]));
+        let written = self.newest.keys().copied().filter(|p| *p <= size);
         let added = self.base_size.saturating_add(1)..=size;
-        let mut pgnos: Vec<u32> = hashes.keys().copied().filter(|p| *p <= size).collect();
-        pgnos.extend(added.filter(|p| !hashes.contains_key(p)));
+        let mut pgnos: Vec<u32> = written.collect();
+        pgnos.extend(added.filter(|p| !self.newest.contains_key(p)));
         pgnos.sort_unstable();
         for pgno in pgnos {
-            let hash = match hashes.get(&pgno) {
-                Some(hash) => *hash,
-                None => {
-                    self.before.read(pgno, &mut page)?;
-                    page_hash(pgno, &page)
-                }
-            };
-            let added = pgno > self.base_size;
-            if !added {
-                self.before.read(pgno, &mut page)?;
-                let old = page_hash(pgno, &page);
-                if old == hash {
+            self.page(pgno, &mut new)?;
+            if pgno <= self.base_size {
+                self.before.read(pgno, &mut old)?;
+                if old == new {
                     continue;
                 }
-                self.digest.remove(old);
+                self.digest.remove(hash.of(pgno, &old));
             }
-            self.digest.add(hash);
+            self.digest.add(hash.of(pgno, &new));
             if pgno != LOCK_PAGE {
                 self.pages.push(pgno);
             }
         }
         for pgno in self.cut_off() {
-            self.before.read(pgno, &mut page)?;
-            self.digest.remove(page_hash(pgno, &page));
+            self.before.read(pgno, &mut old)?;
+            self.digest.remove(hash.of(pgno, &old));
         }
         Ok(())
     }
 
     /// The pages that are no more.
     fn cut_off(&self) -> impl Iterator<Item = u32> + use<> {
-        let all = self.size().saturating_add(1)..=self.base_size;
-        all.filter(|pgno| *pgno != LOCK_PAGE)
+        self.size().saturating_add(1)..=self.base_size
     }
 
     /// The pages that are others afterwards, or are no more.
     pub fn touched(&self) -> Vec<u32> {
-        self.pages.iter().copied().chain(self.cut_off()).collect()
+        let cut_off = self.cut_off().filter(|pgno| *pgno != LOCK_PAGE);
+        self.pages.iter().copied().chain(cut_off).collect()
     }
 
     /// What the transaction does to the schema.

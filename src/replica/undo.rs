@@ -12,29 +12,36 @@
 //!
 //! Layout, integers little-endian:
 //! ```text
-//!  0  magic "libreplica undo1"
+//!  0  magic "libreplica undo2"
 //! 16  id u64
-//! 24  entries of 4100 bytes: page number u32, page
+//! 24  key of the checksum (16 bytes, random)
+//! 40  entries of 4100 bytes: page number u32, page
 //! ```
 //! A record names the id, the number of entries and a checksum over them, each
-//! entry's XXH3 seeded with that of the one before. What lies behind is of
+//! entry's SipHash-2-4 behind that of the one before. What lies behind is of
 //! commits that never were. A file that is not as the record says is of no
 //! use: then everything is fetched again.
+//!
+//! Of an encrypted database the file is sealed (`crypt/journal.rs`), and the
+//! record has a MAC: who cannot know the key of the checksum cannot put cells
+//! of older files together to what the record says.
 //!
 //! Writes happen while the WAL's write lock is held.
 
 use std::collections::HashSet;
+use std::hash::Hasher;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use siphasher::sip::SipHasher24;
 
 use super::beside::{self, Companion};
+use crate::crypt::nonce;
 use crate::error::{Error, Result};
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::vfs::BaseVfs;
 use crate::wal::{PAGE_SIZE, Page, Storage};
 
-const MAGIC: &[u8; 16] = b"libreplica undo1";
-const HEADER_SIZE: usize = 24;
+const MAGIC: &[u8; 16] = b"libreplica undo2";
+const HEADER_SIZE: usize = 40;
 const ENTRY_SIZE: usize = 4 + PAGE_SIZE;
 
 /// Entries of one write or read.
@@ -67,6 +74,20 @@ pub struct UndoFile {
     /// The entries whose pages are known.
     known: Option<(u64, u64, u64)>,
     pages: HashSet<u32>,
+    key: Key,
+}
+
+/// Of a file's checksum.
+#[derive(Clone, Copy, Default)]
+struct Key([u8; 16]);
+
+impl Key {
+    fn next(&self, before: u64, entry: &[u8]) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.0);
+        hasher.write(&before.to_le_bytes());
+        hasher.write(entry);
+        hasher.finish()
+    }
 }
 
 impl UndoFile {
@@ -90,6 +111,7 @@ impl UndoFile {
             }
             None => {
                 self.pages.clear();
+                self.key = Key(nonce::random()?);
                 Undo {
                     id,
                     entries: 0,
@@ -119,6 +141,7 @@ impl UndoFile {
             at = 0;
             out.extend(MAGIC);
             out.extend(undo.id.to_le_bytes());
+            out.extend(self.key.0);
         }
         let mut page = Box::new([0; PAGE_SIZE]);
         for &pgno in pages.iter().filter(|pgno| **pgno <= undo.page_count) {
@@ -129,7 +152,7 @@ impl UndoFile {
             let entry = out.len();
             out.extend(pgno.to_le_bytes());
             out.extend(&page[..]);
-            undo.checksum = xxh3_64_with_seed(&out[entry..], undo.checksum);
+            undo.checksum = self.key.next(undo.checksum, &out[entry..]);
             undo.entries += 1;
             if out.len() >= RUN * ENTRY_SIZE {
                 file.write_at(&out, at)?;
@@ -153,7 +176,7 @@ impl UndoFile {
         }
         let mut pages = HashSet::new();
         self.known = None;
-        read_from(file, undo, |pgno, _| {
+        self.key = read_from(file, undo, |pgno, _| {
             pages.insert(pgno);
             Ok(())
         })?;
@@ -192,7 +215,7 @@ pub fn read(
     each: impl FnMut(u32, &Page) -> Result<()>,
 ) -> Result<()> {
     let done = open(vfs, db_path, false).and_then(|file| read_from(&file, undo, each));
-    done.map_err(|e| match e {
+    done.map(drop).map_err(|e| match e {
         Error::Diverged(why) | Error::Corrupt(why) => Error::Diverged(format!(
             "'{}' is needed to take the primary's pages, and {why}",
             Companion::Undo.path(db_path)
@@ -205,13 +228,15 @@ fn read_from(
     file: &impl Storage,
     undo: &Undo,
     mut each: impl FnMut(u32, &Page) -> Result<()>,
-) -> Result<()> {
+) -> Result<Key> {
     let unfit = |why: &str| Error::Diverged(why.to_string());
     let mut header = [0; HEADER_SIZE];
     file.read_at(&mut header, 0)?;
-    if &header[..16] != MAGIC || header[16..] != undo.id.to_le_bytes() {
+    if &header[..16] != MAGIC || header[16..24] != undo.id.to_le_bytes() {
         return Err(unfit("is another one"));
     }
+    let mut key = Key::default();
+    key.0.copy_from_slice(&header[24..]);
     if file.size()? < end_of(undo) {
         return Err(unfit("is cut short"));
     }
@@ -221,7 +246,7 @@ fn read_from(
         let length = (end_of(undo) - at).min(run.len() as u64) as usize;
         file.read_at(&mut run[..length], at)?;
         for entry in run[..length].chunks_exact(ENTRY_SIZE) {
-            checksum = xxh3_64_with_seed(entry, checksum);
+            checksum = key.next(checksum, entry);
             let (pgno, page) = entry.split_at(4);
             let pgno = u32::from_le_bytes([pgno[0], pgno[1], pgno[2], pgno[3]]);
             let page: &Page = page.try_into().map_err(|_| unfit("is damaged"))?;
@@ -233,7 +258,7 @@ fn read_from(
         at += length as u64;
     }
     match checksum == undo.checksum {
-        true => Ok(()),
+        true => Ok(key),
         false => Err(unfit("is damaged")),
     }
 }
@@ -258,7 +283,7 @@ mod tests {
             pages.push((pgno, page[0]));
             Ok(())
         })
-        .map(|()| pages)
+        .map(|_| pages)
     }
 
     fn of(version: u8) -> impl Fn(u32, &mut Page) -> Result<()> {
@@ -309,7 +334,7 @@ mod tests {
         let undo = UndoFile::default().keep(&db, 5, None, 9, &[2, 5], of(0));
         let undo = undo.unwrap();
         let whole = db.0.borrow().clone();
-        for at in [3, 17, 24, 30, 24 + 4100, whole.len() - 1] {
+        for at in [3, 17, 24, 39, 40, 46, 40 + 4100, whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             let damaged = MemoryFile(damaged.into());
