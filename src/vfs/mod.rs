@@ -171,7 +171,12 @@ impl VfsHooks for Opener {
     fn open(&self, request: &Request) -> std::result::Result<Option<Watched>, c_int> {
         if request.is_wal() {
             let Some(Watched::Database(database)) = request.database::<Watched>() else {
-                return Ok(None);
+                let path = request.path().and_then(|path| path.strip_suffix("-wal"));
+                // Whose writes nobody would see: no log of a replica is opened so.
+                return match path.and_then(registry::find) {
+                    Some(_) => Err(sql::SQLITE_CANTOPEN),
+                    None => Ok(None),
+                };
             };
             return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
         }

@@ -257,7 +257,7 @@ fn a_vault_takes_one_key() {
     DbFile::new(first.clone())
         .write(&raw, &[1; 4096], 0)
         .unwrap();
-    let slot = super::db::slot(&raw).unwrap().unwrap();
+    let slot = super::db::slot(&raw, &|| false).unwrap().unwrap();
     assert!(matches!(
         vault("one-key", "second").admit(Some(&slot)),
         Err(Error::NotADb(_))
@@ -267,7 +267,7 @@ fn a_vault_takes_one_key() {
     let second = UserKey::parse("second").unwrap();
     let head = header::make(&keys, &second, 4096, slot.generation + 1).unwrap();
     raw.write_at(&head, 0).unwrap();
-    let slot = super::db::slot(&raw).unwrap().unwrap();
+    let slot = super::db::slot(&raw, &|| false).unwrap().unwrap();
     assert!(matches!(
         vault("one-key", "first").admit(Some(&slot)),
         Err(Error::NotADb(_))

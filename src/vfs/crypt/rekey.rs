@@ -44,7 +44,7 @@ pub fn rekey(base: &BaseVfs, path: &str, new: &Secret) -> Result<()> {
             "'{path}': a transaction or another change of its key is under way"
         )));
     }
-    let slot = db::slot(&file)?;
+    let slot = db::slot(&file, &|| false)?;
     // The slot that does not count first; from its last byte on the new key
     // does, and the old one does no more.
     let first = slot.as_ref().map_or(0, |slot| 1 - slot.number());
