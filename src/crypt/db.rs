@@ -36,6 +36,10 @@ pub fn slot(raw: &impl Raw, unfinished: &dyn Fn() -> bool) -> Result<Option<Slot
     match header::find(&head[..got]) {
         Found::Slot(slot) if whole => Ok(Some(slot)),
         _ if unfinished() => Ok(None),
+        Found::Version(version) => Err(Error::NotADb(format!(
+            "the file is encrypted in version {version} of the format, this library reads version {}: with the library that made it, VACUUM INTO a plain file",
+            header::VERSION
+        ))),
         _ if got < header::MAGIC.len() || !ours(&head) => Err(Error::NotADb(
             "the file is not encrypted, but an encryption_key was given".into(),
         )),

@@ -81,20 +81,37 @@ impl Journal {
         Ok(open(sealer, cell, &mut sealed))
     }
 
-    pub fn size(&self, sealer: &Sealer, raw: &impl Raw) -> Result<u64> {
+    /// Where the journal ends, and the cells behind it that name a
+    /// super-journal in the clear.
+    fn extent(&self, sealer: &Sealer, raw: &impl Raw) -> Result<(u64, u64)> {
         let bytes = raw.size()?.saturating_sub(PREFIX.len() as u64);
         let Some(mut last) = bytes.div_ceil(STRIDE as u64).checked_sub(1) else {
-            return Ok(0);
+            return Ok((0, 0));
         };
         let mut sealed = [0; STRIDE];
         raw.read_at(&mut sealed, at_cell(last))?;
-        let cells = reference_cells(&sealed);
+        let mut reference = reference_cells(&sealed);
         let mut tail = open(sealer, last, &mut sealed);
-        if tail.is_none() && cells > 0 && cells <= last {
-            last -= cells;
+        if tail.is_none() && (1..=last).contains(&reference) {
+            last -= reference;
             tail = self.load(sealer, raw, last)?;
+        } else {
+            reference = 0;
         }
-        Ok(last * UNIT as u64 + tail.map_or(UNIT, |c| used(&c)) as u64)
+        let used = tail.map_or(UNIT, |c| used(&c)) as u64;
+        Ok((last * UNIT as u64 + used, reference))
+    }
+
+    /// The journal names a super-journal if it does so in both places: who has
+    /// the key and who has not must see the same. A byte less, and it does not.
+    pub fn size(&mut self, sealer: &Sealer, raw: &impl Raw) -> Result<u64> {
+        let (size, cells) = self.extent(sealer, raw)?;
+        let Some(sealed) = self.reference(sealer, raw, size)? else {
+            return Ok(size);
+        };
+        let mut clear = vec![0; cells as usize * STRIDE];
+        raw.read_at(&mut clear, at_cell(size.div_ceil(UNIT as u64)))?;
+        Ok(size - u64::from(clear != sealed))
     }
 
     pub fn read(
@@ -104,7 +121,7 @@ impl Journal {
         buf: &mut [u8],
         at: u64,
     ) -> Result<usize> {
-        let have = self.size(sealer, raw)?.saturating_sub(at);
+        let have = self.extent(sealer, raw)?.0.saturating_sub(at);
         let len = have.min(buf.len() as u64) as usize;
         let (mut filled, mut header) = (0, None);
         while filled < len {
@@ -198,27 +215,39 @@ impl Journal {
         Ok(())
     }
 
-    /// Where the journal ends with the name of a super-journal, repeats it
-    /// behind the cells in the clear, as SQLite looks for it: who has no key,
-    /// too, has to see that the super-journal is still needed.
-    fn refer(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<()> {
+    /// What stands behind the cells of a journal that ends with the name of a
+    /// super-journal: the same in the clear, as SQLite looks for it.
+    fn reference(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        end: u64,
+    ) -> Result<Option<Vec<u8>>> {
         let mut tail = [0; REFERENCE_TAIL];
         let Some(begin) = end.checked_sub(REFERENCE_TAIL as u64) else {
-            return Ok(());
+            return Ok(None);
         };
         self.read(sealer, raw, &mut tail, begin)?;
         let len = u32::from_be_bytes([tail[0], tail[1], tail[2], tail[3]]);
         let Some(name) = begin.checked_sub(len.into()) else {
-            return Ok(());
+            return Ok(None);
         };
         if tail[8..] != MAGIC || len == 0 || len > LONGEST_NAME {
-            return Ok(());
+            return Ok(None);
         }
         let size = len as usize + REFERENCE_TAIL;
         let mut reference = vec![0; size.next_multiple_of(STRIDE)];
         let begin = reference.len() - size;
         self.read(sealer, raw, &mut reference[begin..], name)?;
-        raw.write_at(&reference, at_cell(end.div_ceil(UNIT as u64)))
+        Ok(Some(reference))
+    }
+
+    /// Who has no key, too, has to see that the super-journal is still needed.
+    fn refer(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<()> {
+        match self.reference(sealer, raw, end)? {
+            Some(reference) => raw.write_at(&reference, at_cell(end.div_ceil(UNIT as u64))),
+            None => Ok(()),
+        }
     }
 
     fn seal(

@@ -228,8 +228,8 @@ impl Vault {
         Ok(header)
     }
 
-    /// Another key from now on; `slot`: the header's current one, None if
-    /// there is no header yet. Answers the new header.
+    /// Another key from now on, once `write` has made its header the one that
+    /// counts; `slot`: the header's current one, None if there is no header yet.
     pub fn rekey(
         &self,
         slot: Option<&Slot>,

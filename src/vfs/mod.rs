@@ -23,6 +23,7 @@ use crate::ffi::vfs::BaseVfs;
 use crate::log;
 use crate::replica::registry;
 
+pub use self::crypt::has_key;
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
 

@@ -167,7 +167,7 @@ impl Database {
 
     /// None: the real file answers.
     pub fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> Option<c_int> {
-        if op == FCNTL_IS_SEALED {
+        if op == FCNTL_IS_SEALED && !self.is_refused() {
             return Some(sql::SQLITE_OK);
         }
         if op == sql::SQLITE_FCNTL_CKPT_START {

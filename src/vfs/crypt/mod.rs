@@ -52,6 +52,11 @@ pub fn is_open(path: &str) -> bool {
     vault::find(path).is_some()
 }
 
+/// Whether this connection has the schema's file open with its key.
+pub fn has_key(db: *mut sql::sqlite3, schema: &str) -> bool {
+    api::file_control(db, schema, FCNTL_IS_SEALED) == sql::SQLITE_OK
+}
+
 struct Crypt {
     base: BaseVfs,
 }
@@ -69,7 +74,7 @@ const TEMPORARY: c_int = sql::SQLITE_OPEN_TEMP_DB
     | sql::SQLITE_OPEN_TRANSIENT_DB
     | sql::SQLITE_OPEN_SUBJOURNAL;
 
-/// The file control that only a sealed temporary file answers.
+/// The file control that only a sealed file answers.
 const FCNTL_IS_SEALED: c_int = 0x4c52_4353;
 
 impl SealedHooks for Crypt {
