@@ -183,14 +183,13 @@ try:
     print("changed", db.execute("SELECT replica_rekey(?)", (sys.argv[3],)).fetchone()[0])
 except sqlite3.Error as error:
     print("failed", error)
-db.execute("INSERT INTO t VALUES(1)")
 """
 
 
 def test_a_change_of_the_key_that_fails(folder, host):
     """At whichever write or sync: it has not happened, or it says that it has."""
     said = []
-    for at in range(1, 10):
+    for at in range(1, 7):
         path = folder / f"{at}.db"
         db = host.open(path, encryption_key=RAW)
         db("CREATE TABLE t(v)")

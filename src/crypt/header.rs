@@ -179,7 +179,10 @@ pub fn find(head: &[u8]) -> Found {
     if let Some(slot) = slots.max_by_key(|slot| slot.generation) {
         return Found::Slot(slot);
     }
-    let slot = |at: u64| head.get(at as usize..at as usize + SLOT)?.first_chunk::<SLOT>();
+    let slot = |at: u64| {
+        head.get(at as usize..at as usize + SLOT)?
+            .first_chunk::<SLOT>()
+    };
     let whole = |slot: &&[u8; SLOT]| slot.starts_with(MAGIC) && slot[AT_HASH..] == hash(slot);
     if let Some(other) = SLOTS.into_iter().filter_map(slot).find(whole)
         && other[16] != VERSION

@@ -217,12 +217,7 @@ impl Journal {
 
     /// What stands behind the cells of a journal that ends with the name of a
     /// super-journal: the same in the clear, as SQLite looks for it.
-    fn reference(
-        &mut self,
-        sealer: &Sealer,
-        raw: &impl Raw,
-        end: u64,
-    ) -> Result<Option<Vec<u8>>> {
+    fn reference(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<Option<Vec<u8>>> {
         let mut tail = [0; REFERENCE_TAIL];
         let Some(begin) = end.checked_sub(REFERENCE_TAIL as u64) else {
             return Ok(None);

@@ -32,8 +32,8 @@ pub struct Sealer {
 /// machine, a fork) draws the same, other content gets another nonce, and the
 /// same content gives the same cell: nothing is learned but that.
 struct NonceKeys {
-    /// GMAC with a nonce of zeros: a universal hash of the content, shown to
-    /// nobody.
+    /// Its tag under a nonce of zeros is a universal hash of the content (faster
+    /// than as additional data), and shown to nobody.
     hash: LessSafeKey,
     prf: hmac::Key,
 }
@@ -52,9 +52,11 @@ impl NonceKeys {
 
     fn nonce(&self, drawn: [u8; NONCE], aad: &[u8], content: &[u8]) -> Option<[u8; NONCE]> {
         let zeros = Nonce::assume_unique_for_key([0; NONCE]);
+        // Left behind as ciphertext.
+        let mut scratch = content.to_vec();
         let hash = self
             .hash
-            .seal_in_place_separate_tag(zeros, Aad::from(content), &mut [])
+            .seal_in_place_separate_tag(zeros, Aad::empty(), &mut scratch)
             .ok()?;
         let mut mac = hmac::Context::with_key(&self.prf);
         for part in [&drawn[..], hash.as_ref(), aad] {

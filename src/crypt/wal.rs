@@ -294,13 +294,21 @@ impl Wal {
     ) -> Result<Option<Vec<u8>>> {
         let (at, len, place) = match *part {
             Part::Header => return Ok(self.header(sealer, raw)?.map(|h| h.to_vec())),
-            Part::Head(frame) => (log.at_frame(frame), HEAD_CELL, head_place(frame, log).to_vec()),
+            Part::Head(frame) => (
+                log.at_frame(frame),
+                HEAD_CELL,
+                head_place(frame, log).to_vec(),
+            ),
             Part::Page(frame) => {
                 let Some(number) = self.page_number(sealer, raw, log, frame)? else {
                     return Ok(None);
                 };
                 let place = page_place(frame, log, number).to_vec();
-                (log.at_frame(frame) + HEAD_CELL as u64, log.page + OVERHEAD, place)
+                (
+                    log.at_frame(frame) + HEAD_CELL as u64,
+                    log.page + OVERHEAD,
+                    place,
+                )
             }
         };
         let mut cell = vec![0; len];

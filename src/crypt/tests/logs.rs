@@ -36,13 +36,21 @@ fn write_frames(wal: &mut Wal, raw: &Memory, salt: u8, frames: std::ops::Range<u
 
 fn read_frame(wal: &mut Wal, raw: &Memory, frame: u64) -> Result<Vec<u8>> {
     let mut buf = vec![0xaa; FRAME];
-    wal.read(&sealer(), raw, &mut buf, 32 + frame * FRAME as u64, &|_| None)?;
+    wal.read(&sealer(), raw, &mut buf, 32 + frame * FRAME as u64, &|_| {
+        None
+    })?;
     Ok(buf)
 }
 
 fn read_page(wal: &mut Wal, raw: &Memory, frame: u64) -> Result<Vec<u8>> {
     let mut buf = vec![0xaa; PAGE];
-    wal.read(&sealer(), raw, &mut buf, 32 + frame * FRAME as u64 + 24, &|_| None)?;
+    wal.read(
+        &sealer(),
+        raw,
+        &mut buf,
+        32 + frame * FRAME as u64 + 24,
+        &|_| None,
+    )?;
     Ok(buf)
 }
 
@@ -64,7 +72,12 @@ fn logs() {
         );
     }
     let mut header = [0; 32];
-    assert_eq!(reader.read(&sealer(), &raw, &mut header, 0, &|_| None).unwrap(), 32);
+    assert_eq!(
+        reader
+            .read(&sealer(), &raw, &mut header, 0, &|_| None)
+            .unwrap(),
+        32
+    );
     assert_eq!(header, log_header(1));
     // Begun anew by another handle: old frames are none, and this handle sees it.
     let mut other = Wal::new();
@@ -259,7 +272,11 @@ fn a_new_part_of_a_journal_leaves_the_old_one_alone() {
     let mut journal = journal(&raw, 3);
     let before = raw.0.borrow().clone();
     let end = (512 + 3 * (PAGE as u64 + 8)).next_multiple_of(512);
-    journal.write(&sealer(), &raw, &[1; 512], end, false).unwrap();
-    journal.write(&sealer(), &raw, &[2; 4], end + 512, false).unwrap();
+    journal
+        .write(&sealer(), &raw, &[1; 512], end, false)
+        .unwrap();
+    journal
+        .write(&sealer(), &raw, &[2; 4], end + 512, false)
+        .unwrap();
     assert_eq!(raw.0.borrow()[..before.len()], before[..]);
 }

@@ -132,11 +132,24 @@ fn equal_draws_are_no_equal_nonces() {
 fn parameters_are_near_our_own() {
     let user = UserKey::parse("words").unwrap();
     let kdf = |memory_kib, passes, lanes| {
-        Kdf::Argon2id(super::keys::Argon { memory_kib, passes, lanes })
+        Kdf::Argon2id(super::keys::Argon {
+            memory_kib,
+            passes,
+            lanes,
+        })
     };
-    for wrong in [kdf(1 << 20, 2, 1), kdf(65_537, 1, 1), kdf(19_456, 9, 1), kdf(8, 64, 1), kdf(19_456, 2, 16)] {
+    for wrong in [
+        kdf(1 << 20, 2, 1),
+        kdf(65_537, 1, 1),
+        kdf(19_456, 9, 1),
+        kdf(8, 64, 1),
+        kdf(19_456, 2, 16),
+    ] {
         let begun = std::time::Instant::now();
-        assert!(matches!(user.wrapping(wrong, &[1; 16]), Err(Error::NotADb(_))), "{wrong:?}");
+        assert!(
+            matches!(user.wrapping(wrong, &[1; 16]), Err(Error::NotADb(_))),
+            "{wrong:?}"
+        );
         assert!(begun.elapsed().as_millis() < 500);
     }
     assert!(user.wrapping(kdf(8, 1, 1), &[1; 16]).unwrap().is_some());

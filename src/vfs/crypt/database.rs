@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use libsqlite3_sys as sql;
 
@@ -35,7 +35,9 @@ thread_local! {
 
 /// The database whose log this thread is about to open.
 pub fn of_log(path: &str) -> Option<Arc<Shared>> {
-    LOCKED.with_borrow(Weak::upgrade).filter(|shared| shared.path == path)
+    LOCKED
+        .with_borrow(Weak::upgrade)
+        .filter(|shared| shared.path == path)
 }
 
 pub struct Database {
@@ -45,8 +47,9 @@ pub struct Database {
     refused: Option<Error>,
     /// SQLite has not yet named the connection.
     opening: bool,
-    /// The connection was told that writes are of whole cells.
-    told_cells: bool,
+    /// Whether the connection was told, when it opened the file, that writes
+    /// are of whole cells: it does not ask again.
+    told_cells: Option<bool>,
     /// The page size that the connection asked for, if cells are larger.
     smaller: Option<usize>,
     _vault: Arc<Vault>,
@@ -72,7 +75,7 @@ impl Database {
             }),
             refused: None,
             opening: true,
-            told_cells: false,
+            told_cells: None,
             smaller: None,
             _vault: vault,
         }
@@ -147,7 +150,7 @@ impl Database {
             if self.db.sweep(&raw)? {
                 return Ok(real.sync(sql::SQLITE_SYNC_NORMAL));
             }
-            if !self.told_cells && self.db.shared_cells(&raw).is_some() {
+            if self.told_cells == Some(false) && self.db.shared_cells(&raw).is_some() {
                 real.unlock(sql::SQLITE_LOCK_SHARED);
                 return Err(Error::ReadOnly(
                     "the pages of this encrypted database were made smaller than its cells while this connection had it open: open it anew to write".into(),
@@ -161,7 +164,7 @@ impl Database {
     /// Bytes that are written as one, where they are more than a page.
     pub fn sector(&mut self, real: Real) -> Option<usize> {
         let unit = self.db.shared_cells(&RealBytes(real));
-        self.told_cells |= unit.is_some();
+        self.told_cells.get_or_insert(unit.is_some());
         unit
     }
 

@@ -299,7 +299,9 @@ impl SealedOps for Sealed {
     fn sector_size(&mut self, real: Real) -> c_int {
         let sector = real.sector_size();
         match self {
-            Sealed::Database(f) => f.sector(real).map_or(sector, |unit| sector.max(unit as c_int)),
+            Sealed::Database(f) => f
+                .sector(real)
+                .map_or(sector, |unit| sector.max(unit as c_int)),
             _ => sector,
         }
     }

@@ -98,7 +98,11 @@ impl SealedHooks for Crypt {
         let attached = match plan {
             Plan::Database(access) => self.database(path, access, real).map(Sealed::Database),
             Plan::Log(vault) => {
-                let database = database::of_log(vault.path());
+                // A handle of our own reads what is not yet in the wal-index, too.
+                let database = match own::is_own() {
+                    true => None,
+                    false => database::of_log(vault.path()),
+                };
                 Ok(Sealed::Log(Log::new(vault, database)))
             }
             Plan::Journal(vault) => Ok(Sealed::Journal(Box::new(Journal::new(vault)))),
@@ -134,7 +138,9 @@ impl Crypt {
             Access::NoKey | Access::Plain => Ok(None),
             Access::Foreign => Err(failed(
                 path,
-                &Error::CantOpen("vfs=replica-crypt is the library's own: open it with vfs=replica".into()),
+                &Error::CantOpen(
+                    "vfs=replica-crypt is the library's own: open it with vfs=replica".into(),
+                ),
             )),
         }
     }
@@ -157,7 +163,6 @@ impl Crypt {
         }
         None
     }
-
 
     fn database(&self, path: &str, access: Access, real: Real) -> Result<Database> {
         let raw = RealBytes(real);
