@@ -1,6 +1,6 @@
 """Encryption at rest: what can be seen in the files, what happens to who alters them, and keys."""
 import pytest
-from harness.crypt import (KEY, MARK, RAW, assert_no_plaintext, clear, code_of, deleted_files, local_uri, run)
+from harness.crypt import (KEY, MARK, RAW, assert_no_plaintext, clear, code_of, deleted_files, local_uri, program, run)
 from harness.host import CANTOPEN, NOTADB, BUSY
 from harness.shell import shell
 
@@ -334,12 +334,85 @@ def test_an_altered_log_is_found_while_it_is_in_use(new_host, folder):
     assert "log" in reader.host.last_error()
 
 
-def test_a_header_of_another_log_is_found(new_host, folder):
+def test_a_log_with_another_header_is_none(new_host, folder):
+    """As SQLite has it: who can write the file can as well delete it."""
     path, wal = crashed_with_a_log(folder, "full")
     data = bytearray(wal.read_bytes())
     data[60] ^= 1
     wal.write_bytes(data)
-    assert code_of(lambda: read_all(new_host(), path, RAW)) == CORRUPT
+    assert read_all(new_host(), path, RAW) == ([(None, 0)], "ok")
+
+
+WITH_A_LOG = f"""
+db = connect(sys.argv[1], {RAW!r})
+db.execute("PRAGMA journal_mode=wal")
+db.execute("PRAGMA wal_autocheckpoint=0")
+for table in "ab":
+    db.execute(f"CREATE TABLE {{table}}(id INTEGER PRIMARY KEY, v)")
+    db.execute(f"INSERT INTO {{table}} VALUES(1, 'of {{table}}')")
+print(*(page for page, in db.execute("SELECT rootpage FROM sqlite_schema ORDER BY name")), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_edited_wal_index_swaps_no_tables(new_host, folder):
+    """Page numbers exchanged in a live -shm, and the hash table after them: the pages of the log know better."""
+    path, shm = folder / "a.db", folder / "a.db-shm"
+    process = program(WITH_A_LOG, path)
+    first, second = map(int, process.stdout.readline().split())
+    data = bytearray(shm.read_bytes())
+    frames = int.from_bytes(data[16:20], "little")
+    pages = [int.from_bytes(data[136 + 4 * n:140 + 4 * n], "little") for n in range(frames)]
+    assert first in pages and second in pages
+    swapped = [{first: second, second: first}.get(page, page) for page in pages]
+    slots = [0] * 8192
+    for frame, page in enumerate(swapped, 1):
+        data[132 + 4 * frame:136 + 4 * frame] = page.to_bytes(4, "little")
+        at = page * 383 % 8192
+        while slots[at]:
+            at = (at + 1) % 8192
+        slots[at] = frame
+    data[16384:32768] = b"".join(slot.to_bytes(2, "little") for slot in slots)
+    with open(shm, "r+b") as file:
+        file.write(data)
+    reader = new_host().open(path, encryption_key=RAW)
+    assert reader.one("SELECT count(*) FROM sqlite_schema") == 2
+    for table in "ab":
+        assert code_of(lambda: reader(f"SELECT v FROM {table}")) == CORRUPT
+    code = code_of(lambda: reader("PRAGMA wal_checkpoint(TRUNCATE)"))
+    assert code == CORRUPT, "the swap is sealed in"
+    process.kill()
+    process.communicate()
+    reader.host.kill()
+    shm.unlink()
+    db = new_host().open(path, encryption_key=RAW)
+    assert [db.one(f"SELECT v FROM {table}") for table in "ab"] == ["of a", "of b"]
+
+
+@pytest.mark.parametrize("size", [4096, 16384])
+def test_a_file_that_was_cut_beside_a_log_reads_as_no_zeros(size, new_host, folder):
+    path = folder / "a.db"
+    run(f"""
+db = connect(sys.argv[1], {RAW!r})
+db.execute("PRAGMA page_size={size}")
+db.execute("PRAGMA journal_mode=wal")
+db.execute("CREATE TABLE t(v)")
+db.execute("INSERT INTO t VALUES(zeroblob(1000000))")
+db.execute("UPDATE t SET v = CAST(replace(hex(v), '0', 'x') AS BLOB)")
+db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+db.execute("CREATE TABLE u(v)")
+os._exit(0)""", path)
+    whole, log = path.read_bytes(), (folder / "a.db-wal").read_bytes()
+    per_page = size // 4096
+    pages = (len(whole) - HEADER) // CELL // per_page
+    for cut in (HEADER + CELL * per_page * (pages - 1), HEADER + CELL * per_page * 20, HEADER + CELL * (per_page * 20 + per_page // 2)):
+        path.write_bytes(whole[:cut])
+        (folder / "a.db-wal").write_bytes(log)
+        (folder / "a.db-shm").unlink(missing_ok=True)
+        host = new_host()
+        db = host.open(path, encryption_key=RAW)
+        assert code_of(lambda: db("SELECT * FROM t")) == CORRUPT
+        host.kill()
 
 
 # --- a SQLite without the key ---------------------------------------------------------------------------

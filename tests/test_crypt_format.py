@@ -22,7 +22,7 @@ class File:
         self.data = path.read_bytes()
         slots = [self.data[at:at + 512] for at in (0, 4096)]
         valid = [s for n, s in enumerate(slots)
-                 if s[:16] == b"libreplica-crypt" and s[16] == 1 and s[17] == n and hashlib.sha256(s[:480]).digest() == s[480:]]
+                 if s[:16] == b"libreplica-crypt" and s[16] == 2 and s[17] == n and hashlib.sha256(s[:480]).digest() == s[480:]]
         slot = max(valid, key=lambda s: number(s, 20))
         assert slot[18] == 0 and slot[24:36] == bytes(12)
         wrapping = hkdf(slot[36:52], secret, b"libreplica 1 wrap")
@@ -31,8 +31,9 @@ class File:
         self.ciphers = {name: AESGCM(hkdf(slot[52:68], data_key, f"libreplica 1 {name}".encode()))
                         for name in ("database", "wal", "journal")}
 
-    def open(self, name, cell, cell_number, context=bytes(8)):
-        return self.ciphers[name].decrypt(cell[:12], cell[12:], cell_number.to_bytes(8, "little") + context)
+    def open(self, name, cell, cell_number, context=bytes(8), page=None):
+        return self.ciphers[name].decrypt(cell[:12], cell[12:], cell_number.to_bytes(8, "little") + context
+                                          + (page.to_bytes(4, "little") if page else b""))
 
     def content(self):
         stride = self.unit + 28
@@ -49,7 +50,7 @@ class File:
             head = self.open("wal", data[at:at + 56], 2 * frame, salt)
             assert durable <= int.from_bytes(head[24:], "big") < frame
             durable = int.from_bytes(head[24:], "big")
-            out += [head[:24], self.open("wal", data[at + 56:at + stride], 2 * frame + 1, salt)]
+            out += [head[:24], self.open("wal", data[at + 56:at + stride], 2 * frame + 1, salt, int.from_bytes(head[:4], "big"))]
             frame += 1
         return b"".join(out), frame - 1, durable
 

@@ -16,25 +16,36 @@ const LARGEST: usize = 4096;
 pub struct Db {
     vault: Arc<Vault>,
     state: Option<(Arc<FileKeys>, Grid)>,
-    /// Whether a journal lies beside the file.
-    journal: Box<dyn Fn() -> bool + Send>,
-    /// The pages are smaller than the cells (a page size made smaller).
-    small_pages: bool,
+    unfinished: Unfinished,
 }
 
-/// The slot in force of a file that is larger than a header.
-pub fn slot(raw: &impl Raw) -> Result<Option<Slot>> {
-    if raw.size()? == 0 {
+/// Whether the journal of a first transaction lies beside the file.
+pub type Unfinished = Box<dyn Fn() -> bool + Send>;
+
+/// The slot in force; None of a file without content. What the first
+/// transaction wrote and did not commit is none: a power cut may leave any
+/// bytes of it.
+pub fn slot(raw: &impl Raw, unfinished: &dyn Fn() -> bool) -> Result<Option<Slot>> {
+    let size = raw.size()?;
+    if size == 0 {
         return Ok(None);
     }
     let mut head = vec![0; header::SIZE];
     let got = raw.read_at(&mut head, 0)?;
+    let whole = size > header::SIZE as u64;
     match header::find(&head[..got]) {
+        Found::Slot(slot) if whole => Ok(Some(slot)),
+        _ if unfinished() => Ok(None),
+        Found::Version(version) => Err(Error::NotADb(format!(
+            "the file is encrypted in version {version} of the format, this library reads version {}: with the library that made it, VACUUM INTO a plain file",
+            header::VERSION
+        ))),
         _ if got < header::MAGIC.len() || !ours(&head) => Err(Error::NotADb(
             "the file is not encrypted, but an encryption_key was given".into(),
         )),
-        Found::Slot(slot) if raw.size()? > header::SIZE as u64 => Ok(Some(slot)),
-        _ if raw.size()? <= header::SIZE as u64 => Ok(None),
+        _ if !whole => Err(Error::Corrupt(
+            "the encrypted database was cut off behind its header".into(),
+        )),
         _ => Err(Error::NotADb(
             "the header of the encrypted database is damaged".into(),
         )),
@@ -51,12 +62,11 @@ pub fn ours(head: &[u8]) -> bool {
 }
 
 impl Db {
-    pub fn new(vault: Arc<Vault>, journal: Box<dyn Fn() -> bool + Send>) -> Db {
+    pub fn new(vault: Arc<Vault>, unfinished: Unfinished) -> Db {
         Db {
             vault,
             state: None,
-            journal,
-            small_pages: false,
+            unfinished,
         }
     }
 
@@ -65,34 +75,34 @@ impl Db {
         if self.state.is_some() {
             return Ok(true);
         }
-        if raw.size()? == 0 {
+        let Some(slot) = slot(raw, &self.unfinished)? else {
+            self.vault.set_written(false);
             return Ok(false);
-        }
-        let Some(slot) = slot(raw)? else {
-            // The first write did not finish; its journal says so.
-            if (self.journal)() {
-                return Ok(false);
-            }
-            return Err(Error::Corrupt(
-                "the encrypted database was cut off behind its header".into(),
-            ));
         };
         let keys = self.vault.bind(&slot)?;
+        self.vault.set_written(true);
         let grid = Grid::shared(header::SIZE as u64, slot.unit, None);
         self.state = Some((keys, grid));
         Ok(true)
     }
 
-    /// Looks at the page size of a file that has been opened.
-    pub fn look(&mut self, raw: &impl Raw) {
+    /// The size of the pages, if page 1 is there.
+    pub fn page_size(&mut self, raw: &impl Raw) -> Option<usize> {
         let mut head = [0; 100];
-        if let (Ok(100), Some((_, grid))) = (self.read(raw, &mut head, 0), &self.state) {
-            let page = match u16::from_be_bytes([head[16], head[17]]) {
-                1 => 65_536,
-                page => usize::from(page),
-            };
-            self.small_pages = page < grid.unit();
+        if !matches!(self.read(raw, &mut head, 0), Ok(100)) {
+            return None;
         }
+        match u16::from_be_bytes([head[16], head[17]]) {
+            1 => Some(65_536),
+            size => Some(size.into()).filter(|size| (512..=32_768).contains(size)),
+        }
+    }
+
+    /// The size of the cells, where the pages are smaller (made so by a
+    /// backup): then each write is one of all pages in a cell.
+    pub fn shared_cells(&mut self, raw: &impl Raw) -> Option<usize> {
+        let page = self.page_size(raw)?;
+        self.unit().filter(|unit| page < *unit)
     }
 
     /// A lock was taken: others may have changed the file before.
@@ -108,24 +118,19 @@ impl Db {
     }
 
     /// What an interrupted creation left is nothing; the caller may write.
-    pub fn sweep(&mut self, raw: &impl Raw) -> Result<()> {
-        let size = raw.size()?;
-        if self.state.is_none() && size > 0 && !self.bind(raw)? {
+    /// True if there was any: it must not come back once its journal is gone.
+    pub fn sweep(&mut self, raw: &impl Raw) -> Result<bool> {
+        let left = self.state.is_none() && raw.size()? > 0 && !self.bind(raw)?;
+        if left {
             raw.truncate(0)?;
         }
-        Ok(())
+        Ok(left)
     }
 
     pub fn forget_size(&mut self) {
         if let Some((_, grid)) = &mut self.state {
             grid.forget_size();
         }
-    }
-
-    /// Bytes that are written as one: the cells, where pages are smaller.
-    pub fn sector(&self) -> Option<usize> {
-        let (_, grid) = self.state.as_ref()?;
-        self.small_pages.then(|| grid.unit())
     }
 
     /// The size of a cell, of a file that has any.
@@ -184,6 +189,7 @@ impl Db {
         let header = self.vault.header(&keys, unit)?;
         let grid = Grid::shared(header::SIZE as u64, unit, Some(header));
         self.state = Some((keys, grid));
+        self.vault.set_written(true);
         Ok(())
     }
 
@@ -198,6 +204,7 @@ impl Db {
     pub fn truncate(&mut self, raw: &impl Raw, to: u64) -> Result<()> {
         if to == 0 {
             self.state = None;
+            self.vault.set_written(false);
             return raw.truncate(0);
         }
         self.create(raw, LARGEST)?;

@@ -19,7 +19,7 @@ pub const SLOTS: [u64; 2] = [0, 4096];
 /// The first cell begins here.
 pub const SIZE: usize = 4096 + SLOT;
 
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 const AT_GENERATION: usize = 20;
 const AT_ARGON: usize = 24;
 const AT_SALT: usize = 36;
@@ -48,6 +48,8 @@ pub enum Found {
     Foreign,
     /// The magic, but no valid slot.
     Damaged,
+    /// Whole, and of another version of the format.
+    Version(u8),
     Slot(Slot),
 }
 
@@ -176,6 +178,16 @@ pub fn find(head: &[u8]) -> Found {
         .filter_map(|(number, at)| Slot::parse(head.get(at as usize..at as usize + SLOT)?, number));
     if let Some(slot) = slots.max_by_key(|slot| slot.generation) {
         return Found::Slot(slot);
+    }
+    let slot = |at: u64| {
+        head.get(at as usize..at as usize + SLOT)?
+            .first_chunk::<SLOT>()
+    };
+    let whole = |slot: &&[u8; SLOT]| slot.starts_with(MAGIC) && slot[AT_HASH..] == hash(slot);
+    if let Some(other) = SLOTS.into_iter().filter_map(slot).find(whole)
+        && other[16] != VERSION
+    {
+        return Found::Version(other[16]);
     }
     let ours = |at: u64| {
         head.get(at as usize..)

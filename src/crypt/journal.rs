@@ -3,8 +3,9 @@
 //! says how much of it is used, so the file's size needs no short cell.
 //!
 //! A cell that fails authentication reads as zeros, SQLite's end of a journal:
-//! a write that a crash tore looks so. Where the journal's own header proves
-//! that a part was synced, it is an error instead.
+//! a write that a crash tore looks so, or a file that is no journal of this
+//! database. Where the journal's own header proves that a part was synced, it
+//! is an error instead.
 
 use super::nonce::Nonces;
 use super::seal::{NONCE, OVERHEAD, Sealer, place};
@@ -14,6 +15,9 @@ use crate::error::{Error, Result};
 /// The first byte keeps a SQLite without the key from taking the journal for
 /// a hot one: it would "roll back" nothing and delete it.
 const PREFIX: &[u8; 16] = b"\0libreplica-jrnl";
+/// Of a transaction that found the database empty: until it has committed,
+/// whatever the database file holds is nothing.
+const FIRST: &[u8; 16] = b"\0libreplica-jrn0";
 const UNIT: usize = 512;
 /// A cell's content: two bytes of length, then the sector.
 const CONTENT: usize = 2 + UNIT;
@@ -22,6 +26,12 @@ const STRIDE: usize = CONTENT + OVERHEAD;
 /// The journal header (file format, section 3).
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 const UNSYNCED: u32 = 0xffff_ffff;
+/// A transaction begins with more than this at offset 0; its header is
+/// updated, or zeroed at its end, with less.
+const LONGEST_UPDATE: usize = 28;
+/// Behind the name of a super-journal: its length, a checksum, the magic.
+const REFERENCE_TAIL: usize = 16;
+const LONGEST_NAME: u32 = 8192;
 
 type Content = [u8; CONTENT];
 
@@ -32,6 +42,13 @@ pub struct Journal {
     tail: Option<(u64, Content)>,
     /// What the header read last proves to have been synced.
     synced: std::ops::Range<u64>,
+    prefix: &'static [u8; 16],
+}
+
+/// Whether a file that begins with these bytes is the journal of a
+/// transaction that found the database empty.
+pub fn is_of_first_transaction(head: &[u8]) -> bool {
+    head.starts_with(FIRST)
 }
 
 fn at_cell(cell: u64) -> u64 {
@@ -54,23 +71,8 @@ impl Journal {
             buffer: Vec::new(),
             tail: None,
             synced: 0..0,
+            prefix: PREFIX,
         }
-    }
-
-    /// How many cells the file has. An error for a file that is no journal of ours.
-    fn cells(&self, raw: &impl Raw) -> Result<u64> {
-        let size = raw.size()?.saturating_sub(PREFIX.len() as u64);
-        if size > 0 {
-            let mut prefix = [0; PREFIX.len()];
-            raw.read_at(&mut prefix, 0)?;
-            if prefix != *PREFIX && prefix != [0; PREFIX.len()] {
-                return Err(Error::Corrupt(
-                    "the rollback journal of the encrypted database is not encrypted, or damaged"
-                        .into(),
-                ));
-            }
-        }
-        Ok(size.div_ceil(STRIDE as u64))
     }
 
     fn load(&self, sealer: &Sealer, raw: &impl Raw, cell: u64) -> Result<Option<Content>> {
@@ -79,12 +81,37 @@ impl Journal {
         Ok(open(sealer, cell, &mut sealed))
     }
 
-    pub fn size(&self, sealer: &Sealer, raw: &impl Raw) -> Result<u64> {
-        let Some(last) = self.cells(raw)?.checked_sub(1) else {
-            return Ok(0);
+    /// Where the journal ends, and the cells behind it that name a
+    /// super-journal in the clear.
+    fn extent(&self, sealer: &Sealer, raw: &impl Raw) -> Result<(u64, u64)> {
+        let bytes = raw.size()?.saturating_sub(PREFIX.len() as u64);
+        let Some(mut last) = bytes.div_ceil(STRIDE as u64).checked_sub(1) else {
+            return Ok((0, 0));
         };
-        let tail = self.load(sealer, raw, last)?;
-        Ok(last * UNIT as u64 + tail.map_or(UNIT, |c| used(&c)) as u64)
+        let mut sealed = [0; STRIDE];
+        raw.read_at(&mut sealed, at_cell(last))?;
+        let mut reference = reference_cells(&sealed);
+        let mut tail = open(sealer, last, &mut sealed);
+        if tail.is_none() && (1..=last).contains(&reference) {
+            last -= reference;
+            tail = self.load(sealer, raw, last)?;
+        } else {
+            reference = 0;
+        }
+        let used = tail.map_or(UNIT, |c| used(&c)) as u64;
+        Ok((last * UNIT as u64 + used, reference))
+    }
+
+    /// The journal names a super-journal if it does so in both places: who has
+    /// the key and who has not must see the same. A byte less, and it does not.
+    pub fn size(&mut self, sealer: &Sealer, raw: &impl Raw) -> Result<u64> {
+        let (size, cells) = self.extent(sealer, raw)?;
+        let Some(sealed) = self.reference(sealer, raw, size)? else {
+            return Ok(size);
+        };
+        let mut clear = vec![0; cells as usize * STRIDE];
+        raw.read_at(&mut clear, at_cell(size.div_ceil(UNIT as u64)))?;
+        Ok(size - u64::from(clear != sealed))
     }
 
     pub fn read(
@@ -94,7 +121,7 @@ impl Journal {
         buf: &mut [u8],
         at: u64,
     ) -> Result<usize> {
-        let have = self.size(sealer, raw)?.saturating_sub(at);
+        let have = self.extent(sealer, raw)?.0.saturating_sub(at);
         let len = have.min(buf.len() as u64) as usize;
         let (mut filled, mut header) = (0, None);
         while filled < len {
@@ -126,12 +153,33 @@ impl Journal {
         Ok(len)
     }
 
-    pub fn write(&mut self, sealer: &Sealer, raw: &impl Raw, buf: &[u8], at: u64) -> Result<()> {
+    /// `first`: the database has no header yet.
+    pub fn write(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        buf: &[u8],
+        at: u64,
+        first: bool,
+    ) -> Result<()> {
         self.synced = 0..0;
         if at == 0 {
             // A transaction begins; another process may have had one between.
             self.tail = None;
+            if buf.len() > LONGEST_UPDATE {
+                self.prefix = if first { FIRST } else { PREFIX };
+            } else if buf.iter().all(|b| *b == 0) {
+                self.prefix = PREFIX;
+            }
         }
+        self.put(sealer, raw, buf, at)?;
+        if *buf == MAGIC {
+            self.refer(sealer, raw, at + buf.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, sealer: &Sealer, raw: &impl Raw, buf: &[u8], at: u64) -> Result<()> {
         let mut from = 0;
         while from < buf.len() {
             let begin = at + from as u64;
@@ -139,7 +187,7 @@ impl Journal {
             let mut sealed = std::mem::take(&mut self.buffer);
             sealed.clear();
             if first == 0 {
-                sealed.extend_from_slice(PREFIX);
+                sealed.extend_from_slice(self.prefix);
             }
             while from < buf.len() && sealed.len() + STRIDE <= MAX_IO {
                 let here = at + from as u64;
@@ -165,6 +213,36 @@ impl Journal {
             written.inspect_err(|_| self.tail = None)?;
         }
         Ok(())
+    }
+
+    /// What stands behind the cells of a journal that ends with the name of a
+    /// super-journal: the same in the clear, as SQLite looks for it.
+    fn reference(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<Option<Vec<u8>>> {
+        let mut tail = [0; REFERENCE_TAIL];
+        let Some(begin) = end.checked_sub(REFERENCE_TAIL as u64) else {
+            return Ok(None);
+        };
+        self.read(sealer, raw, &mut tail, begin)?;
+        let len = u32::from_be_bytes([tail[0], tail[1], tail[2], tail[3]]);
+        let Some(name) = begin.checked_sub(len.into()) else {
+            return Ok(None);
+        };
+        if tail[8..] != MAGIC || len == 0 || len > LONGEST_NAME {
+            return Ok(None);
+        }
+        let size = len as usize + REFERENCE_TAIL;
+        let mut reference = vec![0; size.next_multiple_of(STRIDE)];
+        let begin = reference.len() - size;
+        self.read(sealer, raw, &mut reference[begin..], name)?;
+        Ok(Some(reference))
+    }
+
+    /// Who has no key, too, has to see that the super-journal is still needed.
+    fn refer(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<()> {
+        match self.reference(sealer, raw, end)? {
+            Some(reference) => raw.write_at(&reference, at_cell(end.div_ceil(UNIT as u64))),
+            None => Ok(()),
+        }
     }
 
     fn seal(
@@ -198,15 +276,26 @@ impl Journal {
             let mut sealed = Vec::new();
             self.seal(sealer, last, &content, &mut sealed)?;
             if raw.size()? == 0 {
-                raw.write_at(PREFIX, 0)?;
+                raw.write_at(self.prefix, 0)?;
             }
             raw.write_at(&sealed, at_cell(last))?;
         }
         if raw.size()? > at_cell(last + 1) {
             raw.truncate(at_cell(last + 1))?;
         }
-        Ok(())
+        self.refer(sealer, raw, to)
     }
+}
+
+/// How many cells' places the name of a super-journal takes, if the last of
+/// them ends so.
+fn reference_cells(last: &[u8; STRIDE]) -> u64 {
+    let tail = &last[STRIDE - REFERENCE_TAIL..];
+    let len = u32::from_be_bytes([tail[0], tail[1], tail[2], tail[3]]);
+    if tail[8..] != MAGIC || len == 0 || len > LONGEST_NAME {
+        return 0;
+    }
+    (len as usize + REFERENCE_TAIL).div_ceil(STRIDE) as u64
 }
 
 /// The records that the header at `at` counts: it got the count after they

@@ -25,8 +25,25 @@ pub const ARGON: Argon = Argon {
     lanes: 1,
 };
 
-/// A header that asks for more than this is no header of ours.
-const MAX_MEMORY_KIB: u32 = 1 << 20;
+/// Nothing has authenticated a header that asks for parameters: it gets no more
+/// than a few times our own.
+const MOST: Argon = Argon {
+    memory_kib: 64 * 1024,
+    passes: 8,
+    lanes: 4,
+};
+/// KiB times passes: the time that it takes.
+const MOST_WORK: u64 = 4 * (ARGON.memory_kib * ARGON.passes) as u64;
+
+impl Argon {
+    fn is_near_ours(self) -> bool {
+        let work = u64::from(self.memory_kib) * u64::from(self.passes);
+        self.memory_kib <= MOST.memory_kib
+            && self.passes <= MOST.passes
+            && self.lanes <= MOST.lanes
+            && work <= MOST_WORK
+    }
+}
 
 /// How the user's key becomes the one that wraps the data key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +112,7 @@ fn hex(digit: u8) -> u8 {
 
 fn stretch(passphrase: &[u8], salt: &[u8; 16], argon: Argon) -> Result<Key> {
     let bad = |_| Error::NotADb("the header asks for impossible Argon2 parameters".into());
-    if argon.memory_kib > MAX_MEMORY_KIB || argon.passes > 64 || argon.lanes > 16 {
+    if !argon.is_near_ours() {
         return Err(bad(argon2::Error::MemoryTooMuch));
     }
     let params = Params::new(argon.memory_kib, argon.passes, argon.lanes, Some(32)).map_err(bad)?;

@@ -1,11 +1,10 @@
-//! Nonces: random where a key outlives the handle, counted where it does not.
+//! What makes each nonce another (`seal.rs`): drawn anew for every write where
+//! a key outlives the handle, counted where it does not.
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::seal::NONCE;
 use crate::error::{Error, Result};
-
-const BATCH: usize = 64;
 
 /// Fills an array from the system's generator.
 pub fn random<const N: usize>() -> Result<[u8; N]> {
@@ -17,50 +16,30 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 pub enum Nonces {
-    /// Drawn in batches; never shared with a forked child.
-    Random {
-        batch: Box<[u8; BATCH * NONCE]>,
-        left: usize,
-        process: u32,
-    },
+    Random,
     /// For a key that only this handle has.
     Counted(u64),
 }
 
 impl Nonces {
     pub fn random() -> Nonces {
-        Nonces::Random {
-            batch: Box::new([0; BATCH * NONCE]),
-            left: 0,
-            process: 0,
-        }
+        Nonces::Random
     }
 
     pub fn counted() -> Nonces {
         Nonces::Counted(0)
     }
 
+    /// Nothing is drawn ahead: what a copy of the memory has, nobody uses.
     pub fn take(&mut self) -> Result<[u8; NONCE]> {
-        let mut nonce = [0; NONCE];
         match self {
+            Nonces::Random => random(),
             Nonces::Counted(next) => {
-                nonce[..8].copy_from_slice(&next.to_le_bytes());
+                let mut count = [0; NONCE];
+                count[..8].copy_from_slice(&next.to_le_bytes());
                 *next += 1;
-            }
-            Nonces::Random {
-                batch,
-                left,
-                process,
-            } => {
-                let current = std::process::id();
-                if *left == 0 || *process != current {
-                    **batch = random()?;
-                    (*left, *process) = (BATCH, current);
-                }
-                *left -= 1;
-                nonce.copy_from_slice(&batch[*left * NONCE..][..NONCE]);
+                Ok(count)
             }
         }
-        Ok(nonce)
     }
 }

@@ -36,10 +36,12 @@ pub enum Access {
     Key(Arc<Vault>),
     /// By the user, without.
     NoKey,
-    /// By a handle of our own or of SQLite's, beside one that has the key.
+    /// By a handle of our own, beside one that has the key.
     Inside(Arc<Vault>),
-    /// A path that nobody has given a key for.
+    /// By a handle of our own, of a path that nobody has given a key for.
     Plain,
+    /// By somebody who names the VFS of our own handles.
+    Foreign,
 }
 
 /// The next open of `path` on this thread is the user's, with this key or none.
@@ -64,11 +66,13 @@ pub fn withdraw() {
     OFFER.set(None);
 }
 
-pub fn access(path: &str) -> Access {
+/// `own`: the library opens it for itself.
+pub fn access(path: &str, own: bool) -> Access {
     let offer = OFFER.with_borrow(|o| o.as_ref().filter(|o| o.path == path).cloned());
     match (offer.map(|o| o.vault), find(path)) {
         (Some(Some(vault)), _) => Access::Key(vault),
         (Some(None), _) => Access::NoKey,
+        (None, _) if !own => Access::Foreign,
         (None, Some(vault)) => Access::Inside(vault),
         (None, None) => Access::Plain,
     }
@@ -95,6 +99,8 @@ pub struct Vault {
     inner: Mutex<Inner>,
     /// Counts the changes of `keys`.
     version: AtomicU64,
+    /// The database file has a header, as far as its handles have seen.
+    written: AtomicBool,
 }
 
 impl Vault {
@@ -107,7 +113,16 @@ impl Vault {
                 keys: None,
             }),
             version: AtomicU64::new(0),
+            written: AtomicBool::new(false),
         }
+    }
+
+    pub fn set_written(&self, written: bool) {
+        self.written.store(written, Ordering::Release);
+    }
+
+    pub fn is_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
     }
 
     /// Makes the offered key the path's. `slot`: the header's, None of a file
@@ -213,8 +228,8 @@ impl Vault {
         Ok(header)
     }
 
-    /// Another key from now on; `slot`: the header's current one, None if
-    /// there is no header yet. Answers the new header.
+    /// Another key from now on, once `write` has made its header the one that
+    /// counts; `slot`: the header's current one, None if there is no header yet.
     pub fn rekey(
         &self,
         slot: Option<&Slot>,

@@ -1,6 +1,8 @@
 //! The write-ahead log: two cells for each frame, its header and its page, as
 //! SQLite writes them, so that nothing of a committed frame is ever rewritten.
 //! Cells are bound to the log's salts: those of an earlier log are no frames.
+//! A page's cell is bound to its page number, too: of a reader that a wal-index
+//! sends to a frame, it has to be the number that the wal-index gives for it.
 //!
 //! A frame that fails authentication looks like the end of the log, as a torn
 //! one must, unless a later frame proves that it was synced: each frame header
@@ -75,6 +77,8 @@ pub struct Wal {
     nonces: Nonces,
     buffer: Vec<u8>,
     log: Option<Log>,
+    /// The frame whose header was written last, and its page number.
+    head: Option<(u64, u32)>,
     /// A commit frame whose page is yet to come.
     committing: Option<u32>,
     /// The newest commit this handle wrote, and the newest it then synced.
@@ -95,6 +99,7 @@ impl Wal {
             nonces: Nonces::random(),
             buffer: Vec::new(),
             log: None,
+            head: None,
             committing: None,
             committed: 0,
             durable: 0,
@@ -104,6 +109,7 @@ impl Wal {
     fn set(&mut self, log: Option<Log>) {
         if self.log != log {
             (self.log, self.committed, self.durable) = (log, 0, 0);
+            self.head = None;
         }
     }
 
@@ -112,7 +118,9 @@ impl Wal {
         self.durable = self.committed;
     }
 
-    /// The log header; None if there is none.
+    /// The log header; None if there is none. One that is not authentic is
+    /// none: a crash may leave any bytes there, and so may a log of somebody
+    /// else.
     fn header(&mut self, sealer: &Sealer, raw: &impl Raw) -> Result<Option<[u8; LOG_HEADER]>> {
         let mut cell = [0; LOG_CELL];
         let got = raw.read_at(&mut cell, LOG_HEADER as u64)?;
@@ -120,9 +128,10 @@ impl Wal {
             self.set(None);
             return Ok(None);
         }
-        let content = sealer.open(&place(0, [0; 8]), &mut cell).ok_or_else(|| {
-            Error::Corrupt("the header of the encrypted log fails authentication".into())
-        })?;
+        let Some(content) = sealer.open(&place(0, [0; 8]), &mut cell) else {
+            self.set(None);
+            return Ok(None);
+        };
         let header: [u8; LOG_HEADER] = (&*content)
             .try_into()
             .map_err(|_| Error::Internal("a log header of another size".into()))?;
@@ -156,12 +165,15 @@ impl Wal {
         Ok(LOG_HEADER as u64 + frames * log.frame() as u64 + rest as u64)
     }
 
+    /// `page_of`: the page number that the wal-index gives for a frame, where
+    /// others can write to it.
     pub fn read(
         &mut self,
         sealer: &Sealer,
         raw: &impl Raw,
         buf: &mut [u8],
         at: u64,
+        page_of: &dyn Fn(u64) -> Option<u32>,
     ) -> Result<usize> {
         if at == 0 && buf.len() <= LOG_HEADER {
             let header = self.header(sealer, raw)?;
@@ -178,7 +190,7 @@ impl Wal {
             (behind % log.frame() as u64) as usize,
         );
         if at >= LOG_HEADER as u64 && skip == FRAME_HEADER && buf.len() == log.page {
-            return self.read_page(sealer, raw, frame, buf);
+            return self.read_page(sealer, raw, frame, buf, page_of);
         }
         self.read_parts(sealer, raw, log, buf, at)
     }
@@ -190,6 +202,7 @@ impl Wal {
         raw: &impl Raw,
         frame: u64,
         buf: &mut [u8],
+        page_of: &dyn Fn(u64) -> Option<u32>,
     ) -> Result<usize> {
         for fresh in [false, true] {
             if fresh {
@@ -200,12 +213,17 @@ impl Wal {
             if log.page != buf.len() {
                 break;
             }
+            let number = match page_of(frame) {
+                Some(number) => Some(number),
+                None => self.page_number(sealer, raw, log, frame)?,
+            };
+            let Some(number) = number else { continue };
             self.buffer.resize(log.page + OVERHEAD, 0);
             let got = raw.read_at(&mut self.buffer, log.at_frame(frame) + HEAD_CELL as u64)?;
             if got < self.buffer.len() {
                 continue;
             }
-            if sealer.open_into(&page_place(frame, log), &mut self.buffer, buf) {
+            if sealer.open_into(&page_place(frame, log, number), &mut self.buffer, buf) {
                 return Ok(buf.len());
             }
         }
@@ -253,6 +271,20 @@ impl Wal {
         Ok(len)
     }
 
+    /// The number of the page in a frame; None where there is no frame.
+    fn page_number(
+        &self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        log: Log,
+        frame: u64,
+    ) -> Result<Option<u32>> {
+        let mut cell = [0; HEAD_CELL];
+        raw.read_at(&mut cell, log.at_frame(frame))?;
+        let head = sealer.open(&head_place(frame, log), &mut cell);
+        Ok(head.map(|head| u32_be(head, 0)))
+    }
+
     fn open_part(
         &mut self,
         sealer: &Sealer,
@@ -262,12 +294,22 @@ impl Wal {
     ) -> Result<Option<Vec<u8>>> {
         let (at, len, place) = match *part {
             Part::Header => return Ok(self.header(sealer, raw)?.map(|h| h.to_vec())),
-            Part::Head(frame) => (log.at_frame(frame), HEAD_CELL, head_place(frame, log)),
-            Part::Page(frame) => (
-                log.at_frame(frame) + HEAD_CELL as u64,
-                log.page + OVERHEAD,
-                page_place(frame, log),
+            Part::Head(frame) => (
+                log.at_frame(frame),
+                HEAD_CELL,
+                head_place(frame, log).to_vec(),
             ),
+            Part::Page(frame) => {
+                let Some(number) = self.page_number(sealer, raw, log, frame)? else {
+                    return Ok(None);
+                };
+                let place = page_place(frame, log, number).to_vec();
+                (
+                    log.at_frame(frame) + HEAD_CELL as u64,
+                    log.page + OVERHEAD,
+                    place,
+                )
+            }
         };
         let mut cell = vec![0; len];
         raw.read_at(&mut cell, at)?;
@@ -300,7 +342,9 @@ impl Wal {
         let Some(mut log) = self.log(sealer, raw)? else {
             return match from == buf.len() {
                 true => Ok(()),
-                false => Err(Error::Internal("a frame for a log without a header".into())),
+                false => Err(Error::Corrupt(
+                    "the header of the encrypted log is gone while it is in use".into(),
+                )),
             };
         };
         while from < buf.len() {
@@ -320,15 +364,12 @@ impl Wal {
                     self.header(sealer, raw)?;
                     log = self.log.filter(|l| l.page == log.page).unwrap_or(log);
                 }
-                let (place, phys) = match part {
+                let phys = match part {
                     Part::Header => {
                         return Err(Error::Internal("part of a log header".into()));
                     }
-                    Part::Head(frame) => (head_place(frame, log), log.at_frame(frame)),
-                    Part::Page(frame) => (
-                        page_place(frame, log),
-                        log.at_frame(frame) + HEAD_CELL as u64,
-                    ),
+                    Part::Head(frame) => log.at_frame(frame),
+                    Part::Page(frame) => log.at_frame(frame) + HEAD_CELL as u64,
                 };
                 start.get_or_insert(phys);
                 let begin = sealed.len();
@@ -348,11 +389,27 @@ impl Wal {
                     self.committed = self.committed.min(frame - 1);
                     let commits = u32_be(&sealed, begin + NONCE + 4) != 0;
                     self.committing = commits.then_some(frame);
+                    self.head = Some((frame.into(), u32_be(&sealed, begin + NONCE)));
                     sealed.extend_from_slice(&self.durable.to_be_bytes());
                 }
                 sealed.resize(sealed.len() + OVERHEAD - NONCE, 0);
                 let nonce = self.nonces.take()?;
-                sealer.seal(nonce, &place, &mut sealed[begin..])?;
+                match part {
+                    Part::Page(frame) => {
+                        let number = match self.head.filter(|(of, _)| *of == frame) {
+                            Some((_, number)) => Some(number),
+                            None => self.page_number(sealer, raw, log, frame)?,
+                        };
+                        let number = number.ok_or_else(|| damaged(frame))?;
+                        let place = page_place(frame, log, number);
+                        sealer.seal(nonce, &place, &mut sealed[begin..])?;
+                    }
+                    Part::Head(frame) => {
+                        let place = head_place(frame, log);
+                        sealer.seal(nonce, &place, &mut sealed[begin..])?;
+                    }
+                    Part::Header => {}
+                }
                 from += len;
             }
             let written = raw.write_at(&sealed, start.unwrap_or(FIRST));
@@ -404,8 +461,11 @@ fn head_place(frame: u64, log: Log) -> [u8; 16] {
     place(2 * frame, log.salt)
 }
 
-fn page_place(frame: u64, log: Log) -> [u8; 16] {
-    place(2 * frame + 1, log.salt)
+fn page_place(frame: u64, log: Log, page: u32) -> [u8; 20] {
+    let mut bound = [0; 20];
+    bound[..16].copy_from_slice(&place(2 * frame + 1, log.salt));
+    bound[16..].copy_from_slice(&page.to_le_bytes());
+    bound
 }
 
 /// The part at an offset, the offset inside it, and its whole length.

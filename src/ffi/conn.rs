@@ -1,23 +1,19 @@
 //! A connection of our own to a database of the host, through the base VFS:
 //! SQLite itself does recovery and checkpoints on it.
 
-use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 use libsqlite3_sys as sql;
 
+use super::own;
 use super::vfs::BaseVfs;
 use crate::error::{Error, Result};
-
-thread_local! {
-    static OPENING: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Whether the connection being opened on this thread is one of ours: it needs
 /// none of our functions.
 pub fn is_opening() -> bool {
-    OPENING.get()
+    own::is_own()
 }
 
 pub struct Connection {
@@ -40,7 +36,7 @@ impl Connection {
         let name =
             CString::new(path).map_err(|_| Error::Config(format!("path '{path}' holds a NUL")))?;
         let mut db = ptr::null_mut();
-        OPENING.set(true);
+        let opening = own::open();
         // SAFETY: an existing file, no creation; the handle is closed by Drop also after an error.
         let rc = unsafe {
             let flags = sql::SQLITE_OPEN_READWRITE
@@ -48,7 +44,7 @@ impl Connection {
                 | sql::SQLITE_OPEN_PRIVATECACHE;
             sql::sqlite3_open_v2(name.as_ptr(), &mut db, flags, vfs.name().as_ptr())
         };
-        OPENING.set(false);
+        drop(opening);
         let conn = Connection {
             db,
             path: path.to_string(),

@@ -7,6 +7,7 @@ use std::ptr;
 
 use libsqlite3_sys as sql;
 
+use super::own;
 use super::shm::{BLOCK_SIZE, Block, ShmLock};
 use super::vfs::BaseVfs;
 use crate::error::{Error, Result};
@@ -257,7 +258,9 @@ impl OsFile {
         let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
         let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
         let mut out_flags = 0;
+        let own = own::open();
         let rc = vfs.open(path, file, flags, &mut out_flags);
+        drop(own);
         // SAFETY: xOpen left either null or a method table; Real is made only for an open file.
         let opened = unsafe { !(*file).pMethods.is_null() };
         let shown = kind.path(db_path);
@@ -288,6 +291,44 @@ impl OsFile {
                 Err(Error::io("open", &shown, code))
             }
         }
+    }
+
+    /// The first bytes of a file that is there, opened to be read alone;
+    /// answers how many.
+    pub fn peek(vfs: &BaseVfs, db_path: &str, kind: FileKind, buf: &mut [u8]) -> usize {
+        if !vfs.exists(&kind.path(db_path)).unwrap_or(false) {
+            return 0;
+        }
+        let Ok(name) = Filename::new(db_path) else {
+            return 0;
+        };
+        let (path, flags) = match kind {
+            FileKind::Journal => (
+                // SAFETY: a name made by sqlite3_create_filename has both companions.
+                unsafe { sql::sqlite3_filename_journal(name.0) },
+                sql::SQLITE_OPEN_MAIN_JOURNAL,
+            ),
+            _ => return 0,
+        };
+        let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
+        let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
+        let (own, mut out_flags) = (own::open(), 0);
+        let flags = flags | sql::SQLITE_OPEN_READONLY;
+        let rc = vfs.open(path, file, flags, &mut out_flags);
+        drop(own);
+        // SAFETY: xOpen left either null or a method table.
+        if unsafe { (*file).pMethods.is_null() } {
+            return 0;
+        }
+        // SAFETY: an open file.
+        let real = unsafe { Real::new(file) };
+        let got = match (rc, real.bytes()) {
+            (sql::SQLITE_OK, Ok(size)) => buf.len().min(size as usize),
+            _ => 0,
+        };
+        let read = got > 0 && real.read_bytes(&mut buf[..got], 0) == sql::SQLITE_OK;
+        real.close();
+        if read { got } else { 0 }
     }
 
     pub fn path(&self) -> &str {

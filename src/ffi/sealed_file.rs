@@ -4,11 +4,13 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
+use std::sync::Arc;
 
 use libsqlite3_sys as sql;
 
 use super::file::Real;
 use super::guard::guard;
+use super::sealed_shm::Mapped;
 use crate::error::Result;
 
 /// What a sealed file does; a result code is SQLite's.
@@ -21,8 +23,10 @@ pub trait SealedOps: Sized {
     fn sync(&mut self, real: Real, flags: c_int) -> c_int;
     fn lock(&mut self, real: Real, level: c_int) -> c_int;
     fn file_control(&mut self, real: Real, op: c_int, arg: *mut c_void) -> c_int;
-    fn sector_size(&self, real: Real) -> c_int;
-    fn device_characteristics(&self, real: Real) -> c_int;
+    fn sector_size(&mut self, real: Real) -> c_int;
+    fn device_characteristics(&mut self, real: Real) -> c_int;
+    /// Where the mapped wal-index is noted.
+    fn index(&self) -> Option<Arc<Mapped>>;
     /// Keeps an error's words; answers its result code.
     fn failed(&self, error: &crate::error::Error) -> c_int;
 }
@@ -122,6 +126,9 @@ impl<S: SealedOps> SealedFile<S> {
                 let sealed = file.cast::<Self>();
                 (Self::real(file), Box::from_raw((*sealed).ops))
             };
+            if let Some(index) = ops.index() {
+                index.forget();
+            }
             let rc = real.close();
             drop(ops);
             rc
@@ -232,8 +239,18 @@ impl<S: SealedOps> SealedFile<S> {
         extend: c_int,
         out: *mut *mut c_void,
     ) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.shm_map(block, size, extend, out)
+        guard(|| {
+            // SAFETY: a method of an open file, `out` SQLite's place for the address.
+            let (real, ops) = unsafe { (Self::real(file), Self::ops(file)) };
+            let rc = real.shm_map(block, size, extend, out);
+            if rc == sql::SQLITE_OK
+                && let Some(index) = ops.index()
+            {
+                // SAFETY: filled by a call that succeeded.
+                index.note(block.max(0) as usize, size.max(0) as usize, unsafe { *out });
+            }
+            rc
+        })
     }
     unsafe extern "C" fn shm_lock(
         file: *mut sql::sqlite3_file,
@@ -249,7 +266,13 @@ impl<S: SealedOps> SealedFile<S> {
         unsafe { Self::real(file) }.shm_barrier()
     }
     unsafe extern "C" fn shm_unmap(file: *mut sql::sqlite3_file, delete: c_int) -> c_int {
-        // SAFETY: a method of an open file.
-        unsafe { Self::real(file) }.shm_unmap(delete)
+        guard(|| {
+            // SAFETY: a method of an open file.
+            let (real, ops) = unsafe { (Self::real(file), Self::ops(file)) };
+            if let Some(index) = ops.index() {
+                index.forget();
+            }
+            real.shm_unmap(delete)
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libsqlite3_sys as sql;
 
+use super::api;
 use super::file::Real;
 use super::guard::guard;
 use super::sealed_file::{SealedFile, SealedOps};
@@ -14,8 +15,8 @@ pub trait SealedHooks: Sync + 'static {
     type File: SealedOps;
     /// What is decided before a file is opened.
     type Plan;
-    /// None: the file stays the base VFS' own.
-    fn plan(&self, request: &Request) -> Option<Self::Plan>;
+    /// None: the file stays the base VFS' own. Or the result code of a refusal.
+    fn plan(&self, request: &Request) -> Result<Option<Self::Plan>, c_int>;
     /// The file is open: its operations, or the result code of a refusal.
     fn attach(&self, plan: Self::Plan, request: &Request, real: Real) -> Result<Self::File, c_int>;
     /// The base VFS' own file is open: OK, or the result code of a refusal.
@@ -48,7 +49,10 @@ unsafe extern "C" fn open<V: SealedHooks>(
     };
     let request = Request { name, flags };
     guard(|| {
-        let plan = state.hooks.plan(&request);
+        let plan = match state.hooks.plan(&request) {
+            Ok(plan) => plan,
+            Err(code) => return code,
+        };
         let slot = match &plan {
             None => file,
             // SAFETY: inside our own szOsFile.
@@ -85,7 +89,8 @@ unsafe extern "C" fn open<V: SealedHooks>(
     })
 }
 
-/// `SQLITE_FCNTL_PDB`: the connection that a database is being opened for.
+/// `SQLITE_FCNTL_PDB`: the connection that a database is being opened for,
+/// where this is the first one of the file: the thread is inside it.
 pub struct Host(*mut sql::sqlite3);
 
 impl Host {
@@ -98,23 +103,49 @@ impl Host {
         (!db.is_null()).then_some(Host(db))
     }
 
+    /// The file of its main database, empty of one without; None while there
+    /// is no main database. Takes no lock.
+    pub fn main_path(&self) -> Option<String> {
+        api::db_filename(self.0, "main")
+    }
+
     fn control<T>(&self, schema: &CStr, op: c_int, out: &mut T) -> c_int {
         // SAFETY: a live connection whose mutex this thread holds; `out` is
         // what the operation writes.
         unsafe { sql::sqlite3_file_control(self.0, schema.as_ptr(), op, (out as *mut T).cast()) }
     }
 
-    /// The VFS of the main database, which temporary files go to; None while
-    /// that is the one being opened.
-    pub fn vfs_name(&self) -> Option<String> {
+    /// The VFS of the main database, which temporary files go to.
+    fn vfs(&self) -> Option<BaseVfs> {
         let mut vfs: *mut sql::sqlite3_vfs = std::ptr::null_mut();
         let rc = self.control(c"main", sql::SQLITE_FCNTL_VFS_POINTER, &mut vfs);
-        if rc != sql::SQLITE_OK || vfs.is_null() {
-            return None;
+        // SAFETY: a VFS that a connection uses is registered.
+        (rc == sql::SQLITE_OK && !vfs.is_null()).then(|| unsafe { BaseVfs::of(vfs) })
+    }
+
+    pub fn vfs_name(&self) -> Option<String> {
+        Some(self.vfs()?.name().to_string_lossy().into_owned())
+    }
+
+    /// Has the connection's VFS open a temporary file; whether it did.
+    pub fn try_temp_file(&self) -> bool {
+        let Some(vfs) = self.vfs() else { return false };
+        let flags = sql::SQLITE_OPEN_TEMP_DB
+            | sql::SQLITE_OPEN_READWRITE
+            | sql::SQLITE_OPEN_CREATE
+            | sql::SQLITE_OPEN_EXCLUSIVE
+            | sql::SQLITE_OPEN_DELETEONCLOSE;
+        let mut memory = vec![0u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
+        let file = memory.as_mut_ptr().cast::<sql::sqlite3_file>();
+        let mut out_flags = 0;
+        let rc = vfs.open(std::ptr::null(), file, flags, &mut out_flags);
+        // SAFETY: xOpen left either null or a method table; only an open file is closed.
+        unsafe {
+            if !(*file).pMethods.is_null() {
+                Real::new(file).close();
+            }
         }
-        // SAFETY: a registered VFS has a name.
-        let name = unsafe { CStr::from_ptr((*vfs).zName) };
-        Some(name.to_string_lossy().into_owned())
+        rc == sql::SQLITE_OK
     }
 
     /// Whether the temporary database has a file that does not answer `op`.

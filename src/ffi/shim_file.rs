@@ -9,6 +9,7 @@ use libsqlite3_sys as sql;
 
 use super::file::Real;
 use super::guard::guard;
+use super::shim_open;
 
 /// What a wrapped file does differently; every default forwards.
 pub trait FileHooks: Sized {
@@ -142,6 +143,7 @@ impl<H: FileHooks> ShimFile<H> {
 
     unsafe extern "C" fn close(file: *mut sql::sqlite3_file) -> c_int {
         guard(|| {
+            shim_open::closed(file);
             // SAFETY: SQLite's contract for xClose: the last call on this file.
             let (real, hooks) = unsafe {
                 let shim = file.cast::<Self>();
@@ -162,6 +164,7 @@ impl<H: FileHooks> ShimFile<H> {
         guard(|| unsafe { Self::hooks(file).file_control(Self::real(file), op, arg) })
     }
     unsafe extern "C" fn lock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
+        shim_open::locked(file);
         // SAFETY: a method of an open file.
         guard(|| unsafe { Self::hooks(file).lock(Self::real(file), level) })
     }

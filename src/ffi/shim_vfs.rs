@@ -6,6 +6,7 @@ use libsqlite3_sys as sql;
 
 use super::guard::guard;
 use super::shim_file::{FileHooks, HEAD, ShimFile};
+use super::shim_open;
 use super::vfs::BaseVfs;
 use crate::config::Secret;
 
@@ -33,9 +34,8 @@ impl Request {
 
     /// The hooks of the database file that this log or journal belongs to.
     pub fn database<H: FileHooks>(&self) -> Option<&H> {
-        // SAFETY: SQLite gives the names of logs and journals the form this
-        // call asks for, and opens them only while their database is open.
-        unsafe { ShimFile::<H>::hooks_of(sql::sqlite3_database_file_object(self.name)) }
+        // SAFETY: null or a file that is open, and that this thread is using.
+        unsafe { ShimFile::<H>::hooks_of(shim_open::database_of(self.path()?)) }
     }
 
     pub fn has(&self, flags: c_int) -> bool {
@@ -199,7 +199,8 @@ unsafe extern "C" fn open<V: VfsHooks>(
         (*file).pMethods = std::ptr::null();
         state::<V>(vfs)
     };
-    let rc = guard(|| match state.hooks.open(&Request { name, flags }) {
+    let request = Request { name, flags };
+    let rc = guard(|| match state.hooks.open(&request) {
         Err(code) => code,
         Ok(None) => state.base.open(name, file, flags, out_flags),
         Ok(Some(hooks)) => {
@@ -210,6 +211,9 @@ unsafe extern "C" fn open<V: VfsHooks>(
             unsafe {
                 if rc == sql::SQLITE_OK {
                     ShimFile::wrap(file, hooks);
+                    if let (true, Some(path)) = (request.is_main_db(), request.path()) {
+                        shim_open::opened(file, path);
+                    }
                 } else if !(*slot).pMethods.is_null() {
                     super::file::Real::new(slot).close();
                 }

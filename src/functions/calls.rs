@@ -44,7 +44,13 @@ pub fn rekey(args: &Args) -> Result<Value> {
     let Some(key) = options.encryption_key else {
         return Err(Error::Config("the new key is empty".into()));
     };
-    let (_, path) = args.file(1)?;
+    let (schema, path) = args.file(1)?;
+    // Whoever has the key, not whoever has a connection to the same path.
+    if vfs::is_encrypted(&path) && !vfs::has_key(args.0.db(), &schema) {
+        return Err(Error::Config(format!(
+            "this connection has '{path}' open without its key: open it with vfs=replica and its encryption_key"
+        )));
+    }
     vfs::rekey(&path, &key)?;
     Ok(Value::Text(path))
 }

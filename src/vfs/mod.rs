@@ -29,6 +29,7 @@ use crate::log;
 use crate::replica::reader::refuse_without_locks;
 use crate::replica::registry::{self, Access};
 
+pub use self::crypt::has_key;
 pub use self::crypt::is_open as is_encrypted;
 pub use self::main_db::{is_replica, is_writing};
 pub use self::plain::{adopt, check_early_open, foreign_keys, register_path};
@@ -217,7 +218,12 @@ impl VfsHooks for Opener {
     fn open(&self, request: &Request) -> std::result::Result<Option<Watched>, c_int> {
         if request.is_wal() {
             let Some(Watched::Database(database)) = request.database::<Watched>() else {
-                return Ok(None);
+                let path = request.path().and_then(|path| path.strip_suffix("-wal"));
+                // Whose writes nobody would see: no log of a replica is opened so.
+                return match path.and_then(registry::find) {
+                    Some(_) => Err(sql::SQLITE_CANTOPEN),
+                    None => Ok(None),
+                };
             };
             return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
         }

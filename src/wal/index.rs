@@ -70,6 +70,13 @@ const BLOCK0_HEADER_WORDS: u32 = 34;
 const PAGES_IN_BLOCK0: u32 = PAGES_PER_BLOCK - BLOCK0_HEADER_WORDS;
 const SLOTS: usize = 8192;
 
+/// The block that holds a frame's page number, and the word in it.
+pub fn place_of(frame: u64) -> Option<(usize, usize)> {
+    let at = frame.checked_sub(1)? + u64::from(BLOCK0_HEADER_WORDS);
+    let per_block = u64::from(PAGES_PER_BLOCK);
+    Some(((at / per_block) as usize, (at % per_block) as usize))
+}
+
 /// The fields of a wal-index header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {

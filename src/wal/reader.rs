@@ -3,7 +3,7 @@
 use super::format::{FRAME_HEADER_SIZE, frame_offset};
 use super::index::{Blocks, Header, WalIndex};
 use super::{PAGE_SIZE, Page, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A database as of one wal-index header. The caller holds a lock that keeps
 /// the log from being begun anew.
@@ -32,6 +32,14 @@ impl<S: Storage, B: Blocks> Reader<'_, S, B> {
         };
         match (frame, self.wal) {
             (Some(frame), Some(wal)) => {
+                // An encrypted log answers for its frames, the wal-index for nothing.
+                let mut number = [0; 4];
+                wal.read_at(&mut number, frame_offset(frame))?;
+                if number != pgno.to_be_bytes() {
+                    return Err(Error::Corrupt(format!(
+                        "frame {frame} of the log is not of page {pgno}, as the wal-index has it"
+                    )));
+                }
                 wal.read_at(page, frame_offset(frame) + FRAME_HEADER_SIZE as u64)?
             }
             _ => self

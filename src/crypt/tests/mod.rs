@@ -67,7 +67,7 @@ fn known_answer_of_a_cell() {
     let aad = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
     let mut cell = [&nonce[..], &plain, &[0; 16]].concat();
     let sealer = Sealer::new(&key).unwrap();
-    sealer.seal(nonce, &aad, &mut cell).unwrap();
+    sealer.seal_with(nonce, &aad, &mut cell).unwrap();
     let expected = hex(
         "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b",
     );
@@ -99,7 +99,7 @@ fn cells_agree_with_the_reference() {
         let mut cell = [&nonce[..], &plain, &[0; 16]].concat();
         Sealer::new(&key)
             .unwrap()
-            .seal(nonce, &aad, &mut cell)
+            .seal_with(nonce, &aad, &mut cell)
             .unwrap();
         let reference = aes_gcm::Aes256Gcm::new(&key.into());
         let payload = Payload {
@@ -108,6 +108,51 @@ fn cells_agree_with_the_reference() {
         };
         assert_eq!(reference.decrypt(&nonce.into(), payload).unwrap(), plain);
     }
+}
+
+/// A copy of the memory that draws the same uses no nonce for two contents.
+#[test]
+fn equal_draws_are_no_equal_nonces() {
+    let seal = |content: u8, cell_number| {
+        let mut cell = [content; NONCE + 4096 + 16];
+        let place = place(cell_number, [0; 8]);
+        sealer().seal([7; NONCE], &place, &mut cell).unwrap();
+        cell
+    };
+    assert_eq!(seal(1, 1), seal(1, 1));
+    for other in [seal(2, 1), seal(1, 2)] {
+        assert_ne!(seal(1, 1)[..NONCE], other[..NONCE]);
+    }
+    let mut random = super::nonce::Nonces::random();
+    assert_ne!(random.take().unwrap(), random.take().unwrap());
+}
+
+/// What a header may ask of Argon2id before anything of it is authentic.
+#[test]
+fn parameters_are_near_our_own() {
+    let user = UserKey::parse("words").unwrap();
+    let kdf = |memory_kib, passes, lanes| {
+        Kdf::Argon2id(super::keys::Argon {
+            memory_kib,
+            passes,
+            lanes,
+        })
+    };
+    for wrong in [
+        kdf(1 << 20, 2, 1),
+        kdf(65_537, 1, 1),
+        kdf(19_456, 9, 1),
+        kdf(8, 64, 1),
+        kdf(19_456, 2, 16),
+    ] {
+        let begun = std::time::Instant::now();
+        assert!(
+            matches!(user.wrapping(wrong, &[1; 16]), Err(Error::NotADb(_))),
+            "{wrong:?}"
+        );
+        assert!(begun.elapsed().as_millis() < 500);
+    }
+    assert!(user.wrapping(kdf(8, 1, 1), &[1; 16]).unwrap().is_some());
 }
 
 /// The keys of FORMAT.md's example: computed there by other means.
@@ -128,7 +173,7 @@ fn known_answers_of_the_keys() {
     let keys = FileKeys::new([0xf1; 16], data_key).unwrap();
     let mut cell = vec![0; NONCE + 16 + 16];
     keys.db
-        .seal([9; NONCE], &place(1, [0; 8]), &mut cell)
+        .seal_with([9; NONCE], &place(1, [0; 8]), &mut cell)
         .unwrap();
     assert_eq!(cell, hex(KNOWN_CELL));
 }
@@ -257,7 +302,7 @@ fn a_vault_takes_one_key() {
     DbFile::new(first.clone())
         .write(&raw, &[1; 4096], 0)
         .unwrap();
-    let slot = super::db::slot(&raw).unwrap().unwrap();
+    let slot = super::db::slot(&raw, &|| false).unwrap().unwrap();
     assert!(matches!(
         vault("one-key", "second").admit(Some(&slot)),
         Err(Error::NotADb(_))
@@ -267,7 +312,7 @@ fn a_vault_takes_one_key() {
     let second = UserKey::parse("second").unwrap();
     let head = header::make(&keys, &second, 4096, slot.generation + 1).unwrap();
     raw.write_at(&head, 0).unwrap();
-    let slot = super::db::slot(&raw).unwrap().unwrap();
+    let slot = super::db::slot(&raw, &|| false).unwrap().unwrap();
     assert!(matches!(
         vault("one-key", "first").admit(Some(&slot)),
         Err(Error::NotADb(_))

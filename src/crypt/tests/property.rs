@@ -31,7 +31,7 @@ impl File for JournalFile {
         self.0.read(&sealer(), raw, buf, at)
     }
     fn write(&mut self, raw: &Memory, buf: &[u8], at: u64) -> Result<()> {
-        self.0.write(&sealer(), raw, buf, at)
+        self.0.write(&sealer(), raw, buf, at, false)
     }
     fn truncate(&mut self, raw: &Memory, to: u64) -> Result<()> {
         self.0.truncate(&sealer(), raw, to)

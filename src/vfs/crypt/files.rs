@@ -2,12 +2,13 @@
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use libsqlite3_sys as sql;
 use zeroize::Zeroizing;
 
+use super::database::{Database, Shared};
 use super::{FCNTL_IS_SEALED, failed};
-use crate::crypt::db::Db;
 use crate::crypt::grid::Grid;
 use crate::crypt::journal;
 use crate::crypt::keys::FileKeys;
@@ -17,10 +18,10 @@ use crate::crypt::wal::Wal;
 use crate::crypt::{Raw, nonce};
 use crate::error::{Error, Result};
 use crate::ffi::file::Real;
-use crate::ffi::pragma::{Pragma, prefix_vfs_name};
+use crate::ffi::pragma::prefix_vfs_name;
 use crate::ffi::sealed_file::SealedOps;
-use crate::ffi::sealed_vfs::Host;
-use crate::ffi::vfs::BaseVfs;
+use crate::ffi::sealed_shm::Mapped;
+use crate::wal::index;
 
 /// The bytes of a real file.
 pub struct RealBytes(pub Real);
@@ -71,80 +72,6 @@ pub enum Sealed {
     Temporary(Temporary),
 }
 
-pub struct Database {
-    db: Db,
-    path: String,
-    /// Why this connection may not use it.
-    refused: Option<Error>,
-    _vault: Arc<Vault>,
-}
-
-impl Database {
-    pub fn new(path: &str, vault: Arc<Vault>, base: BaseVfs, real: Real) -> Database {
-        let journal = format!("{path}-journal");
-        let interrupted = move || base.exists(&journal).unwrap_or(false);
-        let mut db = Db::new(vault.clone(), Box::new(interrupted));
-        db.look(&RealBytes(real));
-        Database {
-            db,
-            path: path.to_string(),
-            refused: None,
-            _vault: vault,
-        }
-    }
-
-    fn allowed(&self) -> Result<()> {
-        match &self.refused {
-            None => Ok(()),
-            Some(refused) => Err(refused.clone()),
-        }
-    }
-
-    fn lock(&mut self, real: Real, level: c_int) -> Result<c_int> {
-        self.allowed()?;
-        let rc = real.lock(level);
-        if rc == sql::SQLITE_OK {
-            self.db.locked(&RealBytes(real));
-            if level == sql::SQLITE_LOCK_RESERVED {
-                self.db.sweep(&RealBytes(real))?;
-            }
-        }
-        Ok(rc)
-    }
-
-    /// Temporary files of this connection must be sealed, too.
-    fn used_by(&mut self, host: &Host) {
-        let ours = |name: &str| ["replica", "replica-registered", "replica-crypt"].contains(&name);
-        if host.vfs_name().is_some_and(|name| !ours(&name)) {
-            self.refused = Some(Error::CantOpen(format!(
-                "'{}' is encrypted, and temporary files of this connection would not be: open its main database with vfs=replica as well ('file:main.db?vfs=replica', 'file::memory:?vfs=replica')",
-                self.path
-            )));
-        } else if host.temp_file_ignores(FCNTL_IS_SEALED) {
-            self.refused = Some(Error::CantOpen(format!(
-                "'{}' is encrypted, and this connection has a temporary file that is not: attach it before temporary tables grow, or on a new connection",
-                self.path
-            )));
-        }
-    }
-
-    /// None: the real file answers.
-    fn pragma(&self, pragma: Pragma) -> Option<c_int> {
-        let unit = self.db.unit()?;
-        match (pragma.name.as_str(), pragma.value.as_deref()) {
-            ("page_size", Some(size)) if size.parse().is_ok_and(|n: usize| n >= 512 && n < unit) => {
-                Some(pragma.refuse(&format!(
-                    "the pages of this encrypted database cannot be made smaller than {unit}; VACUUM INTO makes a new file with any page size"
-                )))
-            }
-            ("journal_mode", Some("wal")) if self.db.sector().is_some() => Some(pragma.refuse(
-                "the pages of this encrypted database are smaller than its cells; VACUUM INTO makes a new file that can have a log",
-            )),
-            _ => None,
-        }
-    }
-}
-
 /// The keys that a companion file last used; the vault's may become others
 /// while no database file exists.
 struct Keys {
@@ -169,14 +96,30 @@ impl Keys {
 pub struct Log {
     keys: Keys,
     wal: Wal,
+    /// The connection's database file.
+    database: Option<Arc<Shared>>,
 }
 
 impl Log {
-    pub fn new(vault: Arc<Vault>) -> Log {
+    pub fn new(vault: Arc<Vault>, database: Option<Arc<Shared>>) -> Log {
+        if let Some(database) = &database {
+            database.has_log.store(true, Ordering::Relaxed);
+        }
         Log {
             keys: Keys { vault, known: None },
             wal: Wal::new(),
+            database,
         }
+    }
+
+    fn read(&mut self, raw: &RealBytes, buf: &mut [u8], at: u64) -> Result<usize> {
+        let keys = self.keys()?;
+        let database = self.database.as_ref();
+        let page_of = |frame: u64| {
+            let (block, word) = index::place_of(frame)?;
+            database?.index.word(block, word)
+        };
+        self.wal.read(&keys.wal, raw, buf, at, &page_of)
     }
 
     fn keys(&mut self) -> Result<Arc<FileKeys>> {
@@ -185,6 +128,14 @@ impl Log {
             self.wal = Wal::new();
         }
         Ok(keys)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(database) = &self.database {
+            database.has_log.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -231,14 +182,8 @@ impl Sealed {
     fn read_any(&mut self, real: Real, buf: &mut [u8], at: u64) -> Result<usize> {
         let raw = RealBytes(real);
         match self {
-            Sealed::Database(f) => {
-                f.allowed()?;
-                f.db.read(&raw, buf, at)
-            }
-            Sealed::Log(f) => {
-                let keys = f.keys()?;
-                f.wal.read(&keys.wal, &raw, buf, at)
-            }
+            Sealed::Database(f) => f.read(&raw, buf, at),
+            Sealed::Log(f) => f.read(&raw, buf, at),
             Sealed::Journal(f) => {
                 let keys = f.keys()?;
                 f.journal.read(&keys.journal, &raw, buf, at)
@@ -253,10 +198,14 @@ impl SealedOps for Sealed {
     fn read(&mut self, real: Real, buf: &mut [u8], at: u64) -> Result<usize> {
         // The usual read takes the short way: one function down to the file.
         if let Sealed::Database(f) = self
-            && f.refused.is_none()
+            && !f.is_refused()
             && let Some(read) = f.db.read_cell(&RealBytes(real), buf, at)
         {
-            return read;
+            let got = read?;
+            return match got == buf.len() {
+                true => Ok(got),
+                false => f.whole(&RealBytes(real), buf.len(), at, got).map(|()| got),
+            };
         }
         self.read_any(real, buf, at)
     }
@@ -264,17 +213,15 @@ impl SealedOps for Sealed {
     fn write(&mut self, real: Real, buf: &[u8], at: u64) -> Result<()> {
         let raw = RealBytes(real);
         match self {
-            Sealed::Database(f) => {
-                f.allowed()?;
-                f.db.write(&raw, buf, at)
-            }
+            Sealed::Database(f) => f.write(&raw, buf, at),
             Sealed::Log(f) => {
                 let keys = f.keys()?;
                 f.wal.write(&keys.wal, &raw, buf, at)
             }
             Sealed::Journal(f) => {
                 let keys = f.keys()?;
-                f.journal.write(&keys.journal, &raw, buf, at)
+                let first = !f.keys.vault.is_written();
+                f.journal.write(&keys.journal, &raw, buf, at, first)
             }
             Sealed::Temporary(f) => f.grid.write(&f.sealer, &raw, buf, at),
         }
@@ -334,21 +281,13 @@ impl SealedOps for Sealed {
             // They would change the real file's size, or map it.
             sql::SQLITE_FCNTL_SIZE_HINT | sql::SQLITE_FCNTL_CHUNK_SIZE => return sql::SQLITE_OK,
             sql::SQLITE_FCNTL_MMAP_SIZE => return sql::SQLITE_NOTFOUND,
-            FCNTL_IS_SEALED => return sql::SQLITE_OK,
+            FCNTL_IS_SEALED if matches!(self, Sealed::Temporary(_)) => return sql::SQLITE_OK,
             _ => {}
         }
-        if let Sealed::Database(f) = self {
-            if op == sql::SQLITE_FCNTL_CKPT_START {
-                f.db.forget_size();
-            }
-            if let Some(host) = Host::from_file_control(op, arg) {
-                f.used_by(&host);
-            }
-            if let Some(answer) =
-                Pragma::from_file_control(op, arg).and_then(|pragma| f.pragma(pragma))
-            {
-                return answer;
-            }
+        if let Sealed::Database(f) = self
+            && let Some(answer) = f.file_control(real, op, arg)
+        {
+            return answer;
         }
         let rc = real.file_control(op, arg);
         if op == sql::SQLITE_FCNTL_VFSNAME && rc == sql::SQLITE_OK {
@@ -357,30 +296,39 @@ impl SealedOps for Sealed {
         rc
     }
 
-    fn sector_size(&self, real: Real) -> c_int {
+    fn sector_size(&mut self, real: Real) -> c_int {
         let sector = real.sector_size();
         match self {
-            Sealed::Database(f) => {
-                f.db.sector()
-                    .map_or(sector, |unit| sector.max(unit as c_int))
-            }
+            Sealed::Database(f) => f
+                .sector(real)
+                .map_or(sector, |unit| sector.max(unit as c_int)),
             _ => sector,
         }
     }
 
-    fn device_characteristics(&self, real: Real) -> c_int {
+    fn device_characteristics(&mut self, real: Real) -> c_int {
         // Whatever else the device promises, it promises of other writes than these.
         let mut kept = sql::SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN | sql::SQLITE_IOCAP_IMMUTABLE;
-        let small = matches!(self, Sealed::Database(f) if f.db.sector().is_some());
-        if !small {
+        let cells = match self {
+            Sealed::Database(f) => f.sector(real).is_some(),
+            _ => false,
+        };
+        if !cells {
             kept |= sql::SQLITE_IOCAP_POWERSAFE_OVERWRITE;
         }
         real.device_characteristics() & kept
     }
 
+    fn index(&self) -> Option<Arc<Mapped>> {
+        match self {
+            Sealed::Database(f) => Some(f.index()),
+            _ => None,
+        }
+    }
+
     fn failed(&self, error: &Error) -> c_int {
         match self {
-            Sealed::Database(f) => failed(&f.path, error),
+            Sealed::Database(f) => failed(f.path(), error),
             Sealed::Log(f) => failed(f.keys.vault.path(), error),
             Sealed::Journal(f) => failed(f.keys.vault.path(), error),
             Sealed::Temporary(_) => failed("", error),

@@ -10,6 +10,7 @@ use crate::crypt::{Raw, db, vault};
 use crate::error::{Error, Result};
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::vfs::BaseVfs;
+use crate::log;
 use crate::replica::registry;
 
 impl Raw for OsFile {
@@ -44,18 +45,47 @@ pub fn rekey(base: &BaseVfs, path: &str, new: &Secret) -> Result<()> {
             "'{path}': a transaction or another change of its key is under way"
         )));
     }
-    let slot = db::slot(&file)?;
+    let slot = db::slot(&file, &|| false)?;
     // The slot that does not count first; from its last byte on the new key
     // does, and the old one does no more.
     let first = slot.as_ref().map_or(0, |slot| 1 - slot.number());
     vault.rekey(slot.as_ref(), user, |header| {
-        for number in [first, 1 - first] {
-            let at = SLOTS[number];
-            file.write_at(&header[at as usize..][..SLOT], at)?;
-            file.sync()?;
-        }
+        replace(&file, SLOTS[first], header)?;
+        repeat(&file, path, SLOTS[1 - first], header);
         Ok(())
     })?;
     registry::key_changed(path, new);
     Ok(())
+}
+
+fn put(file: &OsFile, at: u64, slot: &[u8]) -> Result<()> {
+    file.write_at(slot, at)?;
+    file.sync()
+}
+
+/// Writes the slot that counts from then on. If that fails it is as it was.
+fn replace(file: &OsFile, at: u64, header: &[u8]) -> Result<()> {
+    let mut before = [0; SLOT];
+    file.read_at(&mut before, at)?;
+    let Err(error) = put(file, at, &header[at as usize..][..SLOT]) else {
+        return Ok(());
+    };
+    put(file, at, &before).map_err(|_| {
+        Error::Unknown(format!(
+            "{error}, and so did taking the change of the key back: it is unknown whether the old or the new key opens the file after a crash; try both"
+        ))
+    })?;
+    Err(error)
+}
+
+/// The key has changed by now: what fails here leaves the old slot, which no
+/// longer counts, and is no failure of the change.
+fn repeat(file: &OsFile, path: &str, at: u64, header: &[u8]) {
+    if let Err(error) = put(file, at, &header[at as usize..][..SLOT]) {
+        let text = format!(
+            "'{path}': the key has been changed, but the header's second copy still has the old one ({error}): change it again to have it overwritten"
+        );
+        log::warn(&text);
+        registry::set_last_error(&text);
+    }
 }
