@@ -80,14 +80,15 @@ pub fn open(
     access: Access,
 ) -> Result<Option<Arc<Replica>>> {
     if access == Access::Read {
-        return open_to_read(vfs, path, options);
+        return open_to_read(vfs, path, given, options);
     }
     if options.sync_url.is_none() {
+        if options.auth_token.is_some() {
+            // Before it is opened to be written: that gives it the database's mode.
+            check_trust(path)?;
+        }
         match PositionFile::open(path)? {
             Some(store) => {
-                if options.auth_token.is_some() {
-                    check_trust(path)?;
-                }
                 let identity = store.identity();
                 options.sync_url = Some(SyncUrl::parse(&identity.sync_url)?);
                 options.namespace = options.namespace.or_else(|| identity.namespace.clone());
@@ -117,7 +118,12 @@ pub fn open(
 }
 
 /// For a connection that only reads: nothing is made, fetched or started.
-fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
+fn open_to_read(
+    vfs: BaseVfs,
+    path: &str,
+    given: &Given,
+    mut options: Options,
+) -> Result<Option<Arc<Replica>>> {
     let found = Reader::find(&vfs, path)?;
     if found.is_none() && options.sync_url.is_none() {
         return Ok(None);
@@ -127,11 +133,13 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     }
     let reader = found.ok_or_else(|| foreign(path))?;
     let remembered = SyncUrl::parse(&reader.identity().sync_url)?;
-    if let Some(named) = &options.sync_url
-        && named.base != remembered.base
-    {
+    let other_url = options.sync_url.as_ref().is_some_and(|u| *u != remembered);
+    let other_namespace =
+        given.has("namespace") && options.namespace != reader.identity().namespace;
+    if other_url || other_namespace {
+        let name = if other_url { "sync_url" } else { "namespace" };
         return Err(Error::Config(format!(
-            "'{path}' is a replica of another primary than that sync_url's"
+            "'{path}' is a replica of another {name}; leave it out"
         )));
     }
     options.sync_url.get_or_insert(remembered);
@@ -140,6 +148,7 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     let mut open = here().read.lock();
     open.retain(|_, replica| replica.strong_count() > 0);
     if let Some(replica) = open.get(path).and_then(Weak::upgrade) {
+        agree(&replica, given, &options)?;
         return Ok(Some(replica));
     }
     let replica = Arc::new(Replica::to_read(vfs, path, options, reader)?);
@@ -151,11 +160,11 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
 /// not where somebody else may have written.
 fn check_trust(path: &str) -> Result<()> {
     match beside::read(path, Companion::Position)? {
-        Some(file) if !beside::is_open_to_others(&file) => Ok(()),
-        _ => Err(Error::Config(format!(
+        Some(file) if beside::is_open_to_others(&file) => Err(Error::Config(format!(
             "others may write '{}', so no auth_token is sent to the address in it; give the sync_url, too",
             Companion::Position.path(path)
         ))),
+        _ => Ok(()),
     }
 }
 
