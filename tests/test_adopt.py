@@ -57,20 +57,24 @@ def test_a_forked_child_goes_on(new_host, primary, known):
 
 
 def test_other_files_are_as_ever(new_host, tmp_path):
-    """A plain database, with a file of the replica's name beside it or without; a frozen one; one in memory."""
-    host = new_host(env={"LIBREPLICA_ADOPT": "1"})
-    for name, beside in (("plain.db", None), ("odd.db", b"something of the user's own")):
-        path = tmp_path / name
-        if beside:
-            (tmp_path / f"{name}-replica").write_bytes(beside)
-        db = host.plain(path)
-        db.script("CREATE TABLE t(a); INSERT INTO t VALUES(1), (2); DELETE FROM t WHERE a = 1; VACUUM")
-        assert (db.one("PRAGMA journal_mode"), db.one("PRAGMA busy_timeout")) == ("delete", 5000)
-        db.close()
-        assert stock(path, "SELECT a FROM t;") == "2"
-        assert sidecars(path) == sorted([name] + [f"{name}-replica"] * bool(beside))
-        assert not beside or (tmp_path / f"{name}-replica").read_bytes() == beside
+    host, path = new_host(env={"LIBREPLICA_ADOPT": "1"}), tmp_path / "plain.db"
+    db = host.plain(path)
+    db.script("CREATE TABLE t(a); INSERT INTO t VALUES(1), (2); DELETE FROM t WHERE a = 1; VACUUM")
+    assert (db.one("PRAGMA journal_mode"), db.one("PRAGMA busy_timeout")) == ("delete", 5000)
+    db.close()
+    assert stock(path, "SELECT a FROM t;") == "2"
+    assert sidecars(path) == ["plain.db"]
     assert host.plain(":memory:").one("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no identity of ours, but perhaps it was one"])
+def test_a_replica_whose_identity_is_damaged_is_not_written_as_a_plain_file(content, new_host, known):
+    known.with_name("app.db-replica").write_bytes(content)
+    host = new_host(env={"LIBREPLICA_ADOPT": "1"})
+    with pytest.raises(SqlError) as error:
+        host.plain(known)
+    assert error.value.code == CANTOPEN
+    in_words(host.last_error(), "app.db-replica")
 
 
 def test_a_frozen_replica_stays_frozen(new_host, host, primary, known):
@@ -124,12 +128,15 @@ def test_no_token_where_others_may_have_written_the_address(mode, new_host, guar
 
 
 def test_no_token_where_another_user_owns_the_file(new_host, guarded, path):
+    """Also where all of it is that user's, so that what lies there may be read."""
     new_host().open(path, guarded.url, auth_token=guarded.token).close()
-    os.chown(path.with_name("app.db-replica"), 65534, 65534)
+    for file in path.parent.iterdir():
+        os.chown(file, 65534, 65534)
     host = new_host()
     with pytest.raises(SqlError):
         host.open(path, auth_token=guarded.token)
     in_words(host.last_error(), "others may write", "sync_url")
+    assert host.open(path, guarded.url, auth_token=guarded.token).sync()
 
 
 def test_loaded_too_late(primary, known):

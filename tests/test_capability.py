@@ -54,7 +54,7 @@ def test_a_reader_has_no_effects(name, schema, host, replica, primary, path):
     if schema:
         reader = host.plain(":memory:", uri=True)
         reader("ATTACH ? AS app", f"file:{path}?vfs=replica&mode=ro")
-    refused(lambda: reader(call(name, path, schema)), "only read", code=READONLY)
+    refused(lambda: reader(call(name, path, schema)), "reading alone", code=READONLY)
     replica("PRAGMA query_only = 1")
     refused(lambda: replica(call(name, path)), "query_only", code=READONLY)
     replica("PRAGMA query_only = 0")

@@ -132,7 +132,7 @@ def test_another_primary_s_url_is_refused(host, primary, path):
     host.open(path, primary.url).close()
     with pytest.raises(SqlError):
         host.open(path, "http://127.0.0.1:9", mode="ro")
-    in_words(host.last_error(), "is a replica of", "not of")
+    in_words(host.last_error(), "is a replica of another", "sync_url")
     assert host.open(path, primary.url, mode="ro").one(COUNT) == 200
 
 

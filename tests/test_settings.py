@@ -29,9 +29,8 @@ def test_journal_mode_is_wal(mode, replica, primary, path):
     identical(path, primary)
 
 
-def test_exclusive_locking_is_an_error(replica, primary, path):
-    with pytest.raises(SqlError):
-        replica("PRAGMA locking_mode = exclusive")
+def test_locking_mode_is_normal(replica, primary, path):
+    assert replica.one("PRAGMA locking_mode = exclusive") == "normal"
     primary.sql("INSERT INTO users(name) VALUES('y')")
     replica.sync()
     assert stock(path, "SELECT count(*) FROM users;") == "201"

@@ -18,7 +18,7 @@ pub fn check(db: *mut sql::sqlite3, schema: &str) -> Result<()> {
             return Err(Error::Config(text));
         }
         Some(true) => {
-            let text = format!("this connection may only read '{schema}'");
+            let text = format!("'{schema}' is open for reading alone on this connection");
             return Err(Error::ReadOnly(text));
         }
         Some(false) => {}

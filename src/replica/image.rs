@@ -166,7 +166,7 @@ mod tests {
     fn a_size_that_nothing_stands_behind() {
         let mut page1 = empty_database();
         page1[36..40].fill(0xff); // free pages without end
-        let mut changes = Changes::default();
+        let mut changes = Changes::new(PageHash::new(&[1; 32]));
         changes.note(1, &page1);
         changes.check_whole(1000).unwrap();
         assert!(changes.check_whole(2000).is_err());

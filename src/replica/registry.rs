@@ -84,14 +84,14 @@ pub fn open(
 ) -> Result<Option<Arc<Replica>>> {
     bind(&vfs, path)?;
     if access == Access::Read {
-        return open_to_read(vfs, path, options);
+        return open_to_read(vfs, path, given, options);
     }
     if options.sync_url.is_none() {
         match PositionFile::open(path)? {
             Some(store) => {
                 if options.auth_token.is_some() && !store.is_trusted() {
                     return Err(Error::Config(format!(
-                        "others can write to '{}', so no auth_token is sent to the primary that it names; name the sync_url, too",
+                        "others may write '{}', so no auth_token is sent to the primary that it names; name the sync_url, too",
                         path_of(path)
                     )));
                 }
@@ -134,7 +134,12 @@ fn bind(vfs: &BaseVfs, path: &str) -> Result<()> {
 }
 
 /// For a connection that only reads: nothing is made, fetched or started.
-fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option<Arc<Replica>>> {
+fn open_to_read(
+    vfs: BaseVfs,
+    path: &str,
+    given: &Given,
+    mut options: Options,
+) -> Result<Option<Arc<Replica>>> {
     let found = Reader::find(&vfs, path)?;
     if found.is_none() && options.sync_url.is_none() {
         return Ok(None);
@@ -144,11 +149,13 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     }
     let reader = found.ok_or_else(|| foreign(path))?;
     let remembered = SyncUrl::parse(&reader.identity().sync_url)?;
-    if let Some(named) = &options.sync_url
-        && named.base != remembered.base
-    {
+    let other_url = options.sync_url.as_ref().is_some_and(|u| *u != remembered);
+    let other_namespace =
+        given.has("namespace") && options.namespace != reader.identity().namespace;
+    if other_url || other_namespace {
+        let name = if other_url { "sync_url" } else { "namespace" };
         return Err(Error::Config(format!(
-            "'{path}' is a replica of another primary than that sync_url's"
+            "'{path}' is a replica of another {name}; leave it out"
         )));
     }
     options.sync_url.get_or_insert(remembered);
@@ -157,6 +164,7 @@ fn open_to_read(vfs: BaseVfs, path: &str, mut options: Options) -> Result<Option
     let mut open = here().read.lock();
     open.retain(|_, replica| replica.strong_count() > 0);
     if let Some(replica) = open.get(path).and_then(Weak::upgrade) {
+        agree(&replica, given, &options)?;
         return Ok(Some(replica));
     }
     let replica = Arc::new(Replica::to_read(vfs, path, options, reader)?);

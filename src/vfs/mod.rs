@@ -227,10 +227,14 @@ impl VfsHooks for Opener {
             };
             return Ok(Some(Watched::Wal(WalFile(database.transaction()))));
         }
-        if request.makes_journal()
-            && let Some(Watched::Database(database)) = request.database::<Watched>()
-        {
-            return Err(database.refuse_journal());
+        if request.makes_journal() {
+            if let Some(Watched::Database(database)) = request.database::<Watched>() {
+                return Err(database.refuse_journal());
+            }
+            let path = request.path().and_then(|p| p.strip_suffix("-journal"));
+            if path.and_then(registry::find).is_some() {
+                return Err(sql::SQLITE_READONLY);
+            }
         }
         if !request.is_main_db() {
             return Ok(None);
