@@ -44,6 +44,39 @@ pub unsafe fn init(host: *mut sql::sqlite3_api_routines) -> Result<(), String> {
     Ok(())
 }
 
+/// SQLite's version as a number, as it counts them.
+pub fn version() -> c_int {
+    // SAFETY: no arguments, no state.
+    unsafe { sql::sqlite3_libversion_number() }
+}
+
+/// The host's table up to SQLite 3.41 (sqlite3ext.h): libsqlite3-sys knows it
+/// up to 3.34.
+#[repr(C)]
+struct Newer {
+    _known: sql::sqlite3_api_routines,
+    /// `changes64` to `value_encoding`.
+    _between: [*const c_void; 13],
+    is_interrupted: Option<unsafe extern "C" fn(*mut sql::sqlite3) -> c_int>,
+}
+
+/// Whether a connection was interrupted, where SQLite can be asked for that.
+///
+/// # Safety
+/// The connection is open.
+pub(super) unsafe fn is_interrupted(db: *mut sql::sqlite3) -> Option<bool> {
+    let host = HOST.load(Ordering::Acquire);
+    if host.is_null() || version() < 3_041_000 {
+        return None;
+    }
+    // SAFETY: a table of this version has the field; the connection per contract.
+    unsafe {
+        (*host.cast::<Newer>())
+            .is_interrupted
+            .map(|ask| ask(db) != 0)
+    }
+}
+
 fn is_ready() -> bool {
     !HOST.load(Ordering::Acquire).is_null()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use libsqlite3_sys as sql;
 
-use super::thread;
+use super::{api, connections, thread};
 use crate::error::{Error, Result};
 
 /// No wait is longer without asking.
@@ -156,6 +156,8 @@ unsafe impl Send for Connected {}
 /// progress handlers are called, too.
 struct Probe {
     db: *mut sql::sqlite3,
+    /// The connection is inside its own files.
+    inside: bool,
     statement: Cell<*mut sql::sqlite3_stmt>,
 }
 
@@ -166,6 +168,7 @@ impl Probe {
     fn new(db: Connected) -> Probe {
         Probe {
             db: db.db(),
+            inside: matches!(db, Connected::Uses(_)),
             statement: Cell::new(std::ptr::null_mut()),
         }
     }
@@ -174,6 +177,15 @@ impl Probe {
         if self.db.is_null() {
             return false;
         }
+        // SAFETY: the connection is in a call of this thread (`Connected`).
+        match unsafe { api::is_interrupted(self.db) } {
+            Some(true) => true,
+            Some(false) if self.inside && !connections::has_schema(self.db) => false,
+            _ => self.fails(),
+        }
+    }
+
+    fn fails(&self) -> bool {
         // SAFETY: the connection is in a call of this thread (`Connected`), so
         // it is live and may run a statement; that one is ours and reads nothing.
         unsafe {

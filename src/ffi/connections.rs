@@ -8,7 +8,7 @@ use libsqlite3_sys as sql;
 use parking_lot::Mutex;
 
 use super::attention::Connected;
-use super::guard;
+use super::{api, guard};
 
 struct Connection {
     db: *mut sql::sqlite3,
@@ -68,6 +68,32 @@ pub fn attaching() -> Connected {
 /// Whether an ATTACH of the connection is running: such a statement runs only
 /// within a call, so it is this thread's.
 unsafe fn is_attaching(db: *mut sql::sqlite3) -> bool {
+    // SAFETY: per contract the connection is this thread's to look at.
+    unsafe { is_running(db, |word| word.eq_ignore_ascii_case(b"attach")) }
+}
+
+/// From this version on SQLite reads the schema before it prepares whatever
+/// SELECT, if the connection has not read it yet.
+const READS_SCHEMA: i32 = 3_048_000;
+/// Statements that cannot be running where it has not.
+const WITH_SCHEMA: [&str; 9] = [
+    "insert", "replace", "update", "delete", "with", "create", "drop", "alter", "select",
+];
+
+/// Whether the connection, which is in a call of this thread, can prepare a
+/// SELECT inside its own files: reading the schema would begin and end a
+/// transaction on the b-tree that is at work, and take its pages away.
+pub(super) fn has_schema(db: *mut sql::sqlite3) -> bool {
+    let needs_schema = |word: &[u8]| {
+        let mut known = WITH_SCHEMA.iter();
+        known.any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    // SAFETY: the connection is in a call of this thread.
+    api::version() < READS_SCHEMA || unsafe { is_running(db, needs_schema) }
+}
+
+/// Whether a statement is running whose first word is wanted.
+unsafe fn is_running(db: *mut sql::sqlite3, is_wanted: impl Fn(&[u8]) -> bool) -> bool {
     let mut statement = std::ptr::null_mut();
     loop {
         // SAFETY: per contract the connection is this thread's to look at.
@@ -79,7 +105,7 @@ unsafe fn is_attaching(db: *mut sql::sqlite3) -> bool {
             let text = sql::sqlite3_sql(statement);
             if sql::sqlite3_stmt_busy(statement) != 0
                 && !text.is_null()
-                && is_attach(CStr::from_ptr(text).to_bytes())
+                && is_wanted(first_word(CStr::from_ptr(text).to_bytes()))
             {
                 return true;
             }
@@ -87,21 +113,20 @@ unsafe fn is_attaching(db: *mut sql::sqlite3) -> bool {
     }
 }
 
-/// Whether a statement is an ATTACH, behind spaces and comments.
-fn is_attach(mut text: &[u8]) -> bool {
+/// Behind spaces and comments.
+fn first_word(mut text: &[u8]) -> &[u8] {
     loop {
         text = text.trim_ascii_start();
         let end: &[u8] = match text {
             [b'-', b'-', ..] => b"\n",
             [b'/', b'*', ..] => b"*/",
             _ => {
-                return text
-                    .get(..6)
-                    .is_some_and(|word| word.eq_ignore_ascii_case(b"attach"));
+                let end = text.iter().position(|b| !b.is_ascii_alphabetic());
+                return &text[..end.unwrap_or(text.len())];
             }
         };
         let Some(at) = text[2..].windows(end.len()).position(|w| w == end) else {
-            return false;
+            return &[];
         };
         text = &text[2 + at + end.len()..];
     }
@@ -112,23 +137,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statements_that_attach() {
-        for text in [
-            "ATTACH 'a' AS b",
-            " attach ?",
-            "-- why\n/* * */ Attach x AS y",
-        ] {
-            assert!(is_attach(text.as_bytes()), "{text}");
+    fn first_words() {
+        let word = |text: &'static str| std::str::from_utf8(first_word(text.as_bytes())).unwrap();
+        for text in ["ATTACH 'a' AS b", " ATTACH?", "-- why\n/* * */ ATTACH"] {
+            assert_eq!(word(text), "ATTACH");
         }
-        for text in [
-            "",
-            "att",
-            "SELECT 'ATTACH'",
-            "-- ATTACH",
-            "/* ATTACH",
-            "DETACH x",
-        ] {
-            assert!(!is_attach(text.as_bytes()), "{text}");
+        assert_eq!(word("SELECT 'ATTACH'"), "SELECT");
+        for text in ["", " ", "-- ATTACH", "/* ATTACH", "'a'"] {
+            assert_eq!(word(text), "");
         }
     }
 }
