@@ -97,21 +97,20 @@ pub fn make(db_path: &str, companion: Companion) -> Result<File> {
     let path = companion.path(db_path);
     let rights = rights_at(db_path);
     for _ in 0..ATTEMPTS {
-        match find(db_path, companion, true)? {
-            Some((file, _)) => return Ok(file),
+        let file = match find(db_path, companion, true)? {
+            Some((file, _)) => file,
             None => match fs::create_new(&path, rights.as_ref()) {
-                Ok(file) => {
-                    // In spite of the umask. Whoever cannot give it its owner
-                    // has made it as SQLite makes its own.
-                    if let Some(rights) = &rights {
-                        let _ = fs::set_rights(&file, rights);
-                    }
-                    return Ok(file);
-                }
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Ok(file) => file,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(failed("create", &path, &e)),
             },
+        };
+        // In spite of the umask. Whoever cannot give it its owner has made it
+        // as SQLite makes its own.
+        if let Some(rights) = &rights {
+            let _ = fs::set_rights(&file, rights);
         }
+        return Ok(file);
     }
     Err(Error::Busy(format!(
         "other processes keep making and removing '{path}'"

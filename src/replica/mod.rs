@@ -46,7 +46,7 @@ use self::image::empty_database;
 use self::local::{Found, Local};
 use self::pipeline::Outcome;
 use self::progress::Progress;
-use self::reader::{Reader, reads_only};
+use self::reader::Reader;
 use self::record::Record;
 use self::scheduler::Background;
 use self::status::{Facts, State, Status};
@@ -107,13 +107,6 @@ impl Replica {
     /// `options.sync_url` is given. Nothing is opened or asked yet.
     pub fn new(vfs: BaseVfs, path: &str, options: Options) -> Result<Replica> {
         Self::with(vfs, path, Arc::new(Mutex::new(options)), Arc::default())
-    }
-
-    /// For those who only read it. Nothing is made, nobody is asked.
-    pub fn to_read(vfs: BaseVfs, path: &str, options: Options, reader: Reader) -> Result<Replica> {
-        let mut replica = Replica::new(vfs, path, options)?;
-        replica.reader = Some(Mutex::new(reader));
-        Ok(replica)
     }
 
     fn with(
@@ -183,14 +176,6 @@ impl Replica {
 
     pub fn options(&self) -> Options {
         self.options.lock().clone()
-    }
-
-    /// An error where nobody can write to it.
-    fn check_writable(&self) -> Result<()> {
-        match self.reader {
-            None => Ok(()),
-            Some(_) => Err(reads_only(&self.path)),
-        }
     }
 
     fn timeout(&self) -> Duration {
@@ -472,20 +457,6 @@ impl Replica {
             }
             attention::pause(pause.min(deadline - now))?;
             pause = (pause * 2).min(Duration::from_millis(100));
-        }
-    }
-
-    /// Whether another process has brought the frame before the deadline.
-    fn see(&self, frame_no: u64, deadline: Instant) -> bool {
-        loop {
-            if self.look().flatten() >= Some(frame_no) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(20)));
         }
     }
 

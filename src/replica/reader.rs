@@ -3,10 +3,16 @@
 //! in the background; where the content is in the primary's history is looked
 //! up in what the writing processes have recorded.
 
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Replica;
 use super::beside;
 use super::identity::Identity;
 use super::position::PositionFile;
 use super::record::{Record, Stamp};
+use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ffi::file::{FileKind, OsFile};
 use crate::ffi::fork;
@@ -83,6 +89,37 @@ impl Reader {
     }
 }
 
+impl Replica {
+    /// For those who only read it. Nothing is made, nobody is asked.
+    pub fn to_read(vfs: BaseVfs, path: &str, options: Options, reader: Reader) -> Result<Replica> {
+        let mut replica = Replica::new(vfs, path, options)?;
+        replica.reader = Some(Mutex::new(reader));
+        Ok(replica)
+    }
+
+    /// An error where nobody can write to it.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.reader {
+            None => Ok(()),
+            Some(_) => Err(reads_only(&self.path)),
+        }
+    }
+
+    /// Whether another process has brought the frame before the deadline.
+    pub(super) fn see(&self, frame_no: u64, deadline: Instant) -> bool {
+        loop {
+            if self.look().flatten() >= Some(frame_no) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+}
+
 /// The words for a database that has nothing to read.
 pub fn nothing_to_read(path: &str) -> Error {
     Error::CantOpen(format!(
@@ -91,7 +128,7 @@ pub fn nothing_to_read(path: &str) -> Error {
 }
 
 /// The words for what only a process that writes can do.
-pub fn reads_only(path: &str) -> Error {
+fn reads_only(path: &str) -> Error {
     Error::ReadOnly(format!(
         "'{path}' is open for reading alone (mode=ro, or its rights allow no more); a connection that can write to it is needed for this"
     ))
