@@ -33,6 +33,7 @@ pub mod internal {
 use std::ffi::{c_char, c_int};
 
 use libsqlite3_sys as sql;
+use parking_lot::Mutex;
 
 use crate::ffi::{api, conn, guard};
 
@@ -50,6 +51,10 @@ pub unsafe extern "C" fn sqlite3_replica_init(
     error: *mut *mut c_char,
     host: *mut sql::sqlite3_api_routines,
 ) -> c_int {
+    // Two threads that load it first at the same time: the one makes the VFS,
+    // the other finds it.
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = LOADING.lock();
     guard::silence_panics();
     let loaded = guard::catch(|| {
         // SAFETY: the arguments of the extension loader.

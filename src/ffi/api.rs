@@ -4,7 +4,6 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libsqlite3_sys as sql;
-use parking_lot::Mutex;
 
 /// The oldest host that is accepted: the oldest whose table has every call
 /// that libsqlite3-sys binds.
@@ -19,8 +18,6 @@ static HOST: AtomicPtr<sql::sqlite3_api_routines> = AtomicPtr::new(std::ptr::nul
 /// # Safety
 /// `host` is the table that SQLite handed to the extension's entry point.
 pub unsafe fn init(host: *mut sql::sqlite3_api_routines) -> Result<(), String> {
-    static LOADING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = LOADING.lock();
     if host.is_null() {
         return Err("libreplica: the host gave no API table".into());
     }

@@ -264,6 +264,7 @@ pub fn is_adopting() -> bool {
 
 /// Whether the file beside it says that `path` is a replica.
 pub fn is_remembered(path: &str) -> Result<bool> {
+    // Whatever its key proves is looked at when it is opened.
     beside::read(path, Companion::Position).map(|file| file.is_some())
 }
 
