@@ -117,7 +117,11 @@ impl Error {
             Error::Busy(_) => sql::SQLITE_BUSY,
             Error::Interrupted => sql::SQLITE_INTERRUPT,
             Error::NotADb(_) => sql::SQLITE_NOTADB,
-            Error::Io { code, .. } if *code == sql::SQLITE_NOTADB => *code,
+            Error::Io { code, .. }
+                if matches!(*code & 0xff, sql::SQLITE_NOTADB | sql::SQLITE_CORRUPT) =>
+            {
+                *code
+            }
             _ => sql::SQLITE_CANTOPEN,
         }
     }

@@ -5,10 +5,10 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
+from harness import sqlites
 from harness.faults import FaultProxy
 from harness.host import DEFAULTS, Host
 from harness.keys import Signer
-from harness import sqlites
 from harness.paths import SO, SQLD, SQLITE
 from harness.peer import History, ScriptedPeer
 from harness.primary import Primary

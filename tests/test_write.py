@@ -200,7 +200,7 @@ def test_schema_changes(db):
     ):
         if db.write_path == "rows" and statement in NO_ROWS:
             newest = db.primary.hello()
-            in_words(refused_write(db, statement), "replica_exec")
+            in_words(refused_write(db, statement), ("replica_exec", "write_path=pages"))
             assert db.primary.hello() == newest
         else:
             db(statement)

@@ -3,7 +3,7 @@
 //! wait on that thread goes on in short steps and asks in between.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::rc::Rc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -21,18 +21,21 @@ type Ear = Rc<dyn Fn() -> bool>;
 
 thread_local! {
     static EAR: RefCell<Option<Ear>> = const { RefCell::new(None) };
+    static HANDLES_BUSY: Cell<bool> = const { Cell::new(false) };
     static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Does `work`, which ends when `is_over` says so.
 pub fn listening<T>(is_over: impl Fn() -> bool + 'static, work: impl FnOnce() -> T) -> T {
-    struct Before(Option<Ear>);
+    struct Before(Option<Ear>, bool);
     impl Drop for Before {
         fn drop(&mut self) {
             EAR.set(self.0.take());
+            HANDLES_BUSY.set(self.1);
         }
     }
-    let _before = Before(EAR.replace(Some(Rc::new(is_over))));
+    let ear: Ear = Rc::new(is_over);
+    let _before = Before(EAR.replace(Some(ear)), HANDLES_BUSY.replace(false));
     ASKED.set(Some(Instant::now()));
     work()
 }
@@ -41,6 +44,12 @@ pub fn listening<T>(is_over: impl Fn() -> bool + 'static, work: impl FnOnce() ->
 pub fn listening_to<T>(db: Connected, work: impl FnOnce() -> T) -> T {
     let probe = Probe::new(db);
     listening(move || probe.is_interrupted(), work)
+}
+
+/// From here on SQLite's busy handler counts, and would never end if it began
+/// anew. Progress handlers are not called until this work is over.
+pub fn handle_busy() {
+    HANDLES_BUSY.set(true);
 }
 
 pub fn is_listening() -> bool {
@@ -131,7 +140,7 @@ pub enum Connected {
 
 impl Connected {
     /// Reads the argument of a file control, if it is `SQLITE_FCNTL_PDB`.
-    pub fn from_file_control(op: std::ffi::c_int, arg: *mut c_void) -> Option<Connected> {
+    pub fn from_file_control(op: c_int, arg: *mut c_void) -> Option<Connected> {
         (op == sql::SQLITE_FCNTL_PDB && !arg.is_null()).then(|| Connected::Uses(arg.cast()))
     }
 
@@ -151,25 +160,31 @@ impl Connected {
 // file that keeps it between calls is used by one thread at a time.
 unsafe impl Send for Connected {}
 
-/// A statement that shows whether its connection was interrupted: it fails
-/// then, as every statement does. It takes some thousand steps, so that
-/// progress handlers are called, too.
+/// Shows whether a connection is to end what it does. Every statement that is
+/// prepared or run has the busy handler begin to count anew (prepare.c,
+/// vdbe.c): while that counts, none is.
 struct Probe {
     db: *mut sql::sqlite3,
     /// The connection is inside its own files.
     inside: bool,
-    statement: Cell<*mut sql::sqlite3_stmt>,
+    /// Some thousand steps, so that progress handlers are called.
+    steps: Cell<*mut sql::sqlite3_stmt>,
+    /// Listed, not run: that looks for an interrupt, and touches nothing
+    /// (vdbeaux.c, `sqlite3VdbeList`).
+    listed: Cell<*mut sql::sqlite3_stmt>,
 }
 
 const STEPS: &CStr =
     c"WITH n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n LIMIT 150) SELECT 1 FROM n WHERE i=0";
+const LISTED: &CStr = c"EXPLAIN BEGIN";
 
 impl Probe {
     fn new(db: Connected) -> Probe {
         Probe {
             db: db.db(),
             inside: matches!(db, Connected::Uses(_)),
-            statement: Cell::new(std::ptr::null_mut()),
+            steps: Cell::new(std::ptr::null_mut()),
+            listed: Cell::new(std::ptr::null_mut()),
         }
     }
 
@@ -178,45 +193,62 @@ impl Probe {
             return false;
         }
         // SAFETY: the connection is in a call of this thread (`Connected`).
-        match unsafe { api::is_interrupted(self.db) } {
-            Some(true) => true,
-            Some(false) if self.inside && !connections::has_schema(self.db) => false,
-            _ => self.fails(),
+        let told = unsafe { api::is_interrupted(self.db) };
+        if let Some(true) = told {
+            return true;
+        }
+        if HANDLES_BUSY.get() {
+            return told.is_none() && self.shows(self.listed.get());
+        }
+        if told.is_none() {
+            if self.listed.get().is_null() {
+                self.listed.set(self.prepare(LISTED));
+            }
+            if self.shows(self.listed.get()) {
+                return true;
+            }
+        }
+        if self.inside && !connections::has_schema(self.db) {
+            return false;
+        }
+        if self.steps.get().is_null() {
+            self.steps.set(self.prepare(STEPS));
+        }
+        self.shows(self.steps.get())
+    }
+
+    /// Whether a statement ends as one does that is interrupted.
+    fn shows(&self, statement: *mut sql::sqlite3_stmt) -> bool {
+        if statement.is_null() {
+            return false;
+        }
+        // SAFETY: our own statement, which changes nothing.
+        unsafe {
+            let step = sql::sqlite3_step(statement) & 0xff;
+            let end = sql::sqlite3_reset(statement) & 0xff;
+            step == sql::SQLITE_INTERRUPT || end == sql::SQLITE_INTERRUPT
         }
     }
 
-    fn fails(&self) -> bool {
+    fn prepare(&self, statement: &CStr) -> *mut sql::sqlite3_stmt {
+        let mut prepared = std::ptr::null_mut();
         // SAFETY: the connection is in a call of this thread (`Connected`), so
-        // it is live and may run a statement; that one is ours and reads nothing.
+        // it is live and may prepare a statement.
         unsafe {
-            let mut statement = self.statement.get();
-            if statement.is_null() {
-                let code = sql::sqlite3_prepare_v2(
-                    self.db,
-                    STEPS.as_ptr(),
-                    -1,
-                    &mut statement,
-                    std::ptr::null_mut(),
-                );
-                if code == sql::SQLITE_INTERRUPT {
-                    return true;
-                }
-                self.statement.set(statement);
-            }
-            if statement.is_null() {
-                return false;
-            }
-            let code = sql::sqlite3_step(statement);
-            sql::sqlite3_reset(statement);
-            code & 0xff == sql::SQLITE_INTERRUPT
+            let (text, tail) = (statement.as_ptr(), std::ptr::null_mut());
+            sql::sqlite3_prepare_v2(self.db, text, -1, &mut prepared, tail);
         }
+        prepared
     }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
         // SAFETY: ours, or null; the call that it was made in goes on.
-        unsafe { sql::sqlite3_finalize(self.statement.get()) };
+        unsafe {
+            sql::sqlite3_finalize(self.steps.get());
+            sql::sqlite3_finalize(self.listed.get());
+        }
     }
 }
 

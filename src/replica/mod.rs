@@ -517,6 +517,11 @@ impl Replica {
         }
     }
 
+    /// Changes how commits travel.
+    pub fn travel(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options.lock());
+    }
+
     /// Changes an option of an open replica.
     pub fn configure(&self, name: &str, value: &str) -> Result<()> {
         if !["auth_token", "sync_interval", "live", "timeout"].contains(&name) {

@@ -115,7 +115,7 @@ pub fn open(
         }
     };
     agree(&replica, given, &options)?;
-    join(&replica, &options)?;
+    join(&replica, given, &options)?;
     replica
         .ensure_ready()
         .inspect_err(|e| replica.status.failed(e))?;
@@ -172,8 +172,8 @@ fn open_to_read(
     Ok(Some(replica))
 }
 
-/// What is one for all connections of the process: a further one may leave it
-/// out, or must say the same.
+/// Whose the data is, and who may have it, is one for all connections of the
+/// process: a further one may leave it out, or must say the same.
 pub fn agree(replica: &Replica, given: &Given, options: &Options) -> Result<()> {
     let now = replica.options();
     let other_token = now.auth_token.is_some() && now.auth_token != options.auth_token;
@@ -182,13 +182,6 @@ pub fn agree(replica: &Replica, given: &Given, options: &Options) -> Result<()> 
         ("namespace", now.namespace != options.namespace),
         ("auth_token", other_token),
         ("ca_file", now.ca_file != options.ca_file),
-        ("timeout", now.timeout != options.timeout),
-        ("write_lock", now.write_lock != options.write_lock),
-        ("write_path", now.write_path != options.write_path),
-        (
-            "read_your_writes",
-            now.read_your_writes != options.read_your_writes,
-        ),
     ];
     let mut differing = differs
         .iter()
@@ -197,10 +190,10 @@ pub fn agree(replica: &Replica, given: &Given, options: &Options) -> Result<()> 
         return Ok(());
     };
     let way_out = match *name {
-        "auth_token" | "timeout" => format!(
-            "leave it out, and change it for all of them with `SELECT replica_config('{name}', …)`"
-        ),
-        _ => "leave it out, or close the other connections first".to_string(),
+        "auth_token" => {
+            "leave it out, and change it for all of them with `SELECT replica_config('auth_token', …)`"
+        }
+        _ => "leave it out, or close the other connections first",
     };
     Err(Error::Config(format!(
         "'{}' is open in this process with another {name}; {way_out}",
@@ -208,9 +201,9 @@ pub fn agree(replica: &Replica, given: &Given, options: &Options) -> Result<()> 
     )))
 }
 
-/// What a further connection may add: a token where there is none, and
-/// background work.
-fn join(replica: &Replica, options: &Options) -> Result<()> {
+/// What a further connection may add, or change for all of them: a token where
+/// there is none, background work, and how commits travel.
+fn join(replica: &Replica, given: &Given, options: &Options) -> Result<()> {
     let now = replica.options();
     if let (None, Some(token)) = (&now.auth_token, &options.auth_token) {
         replica.configure("auth_token", token.expose())?;
@@ -222,6 +215,20 @@ fn join(replica: &Replica, options: &Options) -> Result<()> {
     if !interval.is_zero() && interval != now.sync_interval {
         replica.configure("sync_interval", &interval.as_secs_f64().to_string())?;
     }
+    replica.travel(|shared| {
+        if given.has("timeout") {
+            shared.timeout = options.timeout;
+        }
+        if given.has("write_lock") {
+            shared.write_lock = options.write_lock;
+        }
+        if given.has("write_path") {
+            shared.write_path = options.write_path;
+        }
+        if given.has("read_your_writes") {
+            shared.read_your_writes = options.read_your_writes;
+        }
+    });
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The database file of a replica. Reads are SQLite's own affair; the locks
 //! show when a transaction begins to write, and when it has ended.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ pub struct MainDb {
     busy: Option<BusyHandler>,
     locks: Locks,
     turn: Turn,
+    /// The last write was told to come again.
+    again: Cell<bool>,
 }
 
 impl MainDb {
@@ -60,6 +63,7 @@ impl MainDb {
             transaction: Arc::new(Mutex::new(Transaction::new(replica.clone()))),
             turn: Turn::new(replica.path()),
             replica,
+            again: Cell::new(false),
             busy: None,
             locks: Locks::default(),
         }
@@ -129,13 +133,19 @@ impl MainDb {
         let unlock = || {
             real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
         };
+        // The statement comes again: how long it has waited is being counted.
+        if self.again.replace(true) {
+            attention::handle_busy();
+        }
         let busy = self.busy;
-        let begun = self
-            .replica
-            .begin_write(&mut || busy.is_some_and(|handler| handler.ask()));
+        let begun = self.replica.begin_write(&mut || {
+            attention::handle_busy();
+            busy.is_some_and(|handler| handler.ask())
+        });
         let behind = match begun {
             Ok(Begin::Ready) => {
                 self.turn.leave();
+                self.again.set(false);
                 self.transaction.lock().begin();
                 return sql::SQLITE_OK;
             }

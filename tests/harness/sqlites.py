@@ -69,8 +69,7 @@ BUILDS = {
                          "ENABLE_SESSION"),
     "3.54.1-better": npm("3.54.1", "13.2.0", own=True),
     "3.54.1": crate("3.54.1", "0.40.0"),
-    "3.54.1-setlk1": crate("3.54.1", "0.40.0", "ENABLE_SETLK_TIMEOUT=1", "DEFAULT_LOCKING_MODE=1",
-                           "DEFAULT_PAGE_SIZE=8192"),
+    "3.54.1-setlk1": crate("3.54.1", "0.40.0", "ENABLE_SETLK_TIMEOUT=1", "DEFAULT_PAGE_SIZE=8192"),
 }
 APSW = "apsw"  # its wheel has a SQLite of its own; tests/matrix/apsw/sqlite3.py stands for Python's module
 NAMES = [*BUILDS, APSW]

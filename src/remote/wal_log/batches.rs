@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -48,7 +49,7 @@ enum Event {
 }
 
 impl Asked<'_> {
-    /// Over when it returns, within a step of a wait.
+    /// Over when it returns, after one network wait at most.
     fn abandon(self) {
         let Asked {
             events,
@@ -92,6 +93,9 @@ impl WalLog {
         mut frames: LogFrames,
     ) -> Result<Batch> {
         let mut asked: VecDeque<Asked> = VecDeque::new();
+        // What fails here ends all of them at once.
+        let over = Arc::new(AtomicBool::new(false));
+        let failed = |_: &Error| over.store(true, Relaxed);
         // Where a batch ends is known only when it has come: how far behind the
         // start of one the next is asked for, how many are, and may be.
         let (mut step, mut ahead, mut allowed) = (BATCH_FRAMES, 0, AHEAD);
@@ -104,7 +108,7 @@ impl WalLog {
                         .into_iter()
                         .chain(asked.drain(..))
                         .for_each(Asked::abandon);
-                    self.ask(scope, spares, next, false)?
+                    self.ask(scope, spares, next, false, &over)?
                 }
             };
             while asked.len() < ahead {
@@ -112,7 +116,7 @@ impl WalLog {
                 if start > goal {
                     break;
                 }
-                match self.ask(scope, spares, start, true) {
+                match self.ask(scope, spares, start, true, &over) {
                     Ok(batch) => asked.push_back(batch),
                     // No threads to be had: it goes without.
                     Err(_) => (ahead, allowed) = (0, 0),
@@ -121,12 +125,13 @@ impl WalLog {
             let ended = loop {
                 match current.events.recv_timeout(attention::STEP) {
                     Ok(Event::Piece(piece)) => {
-                        if let Some(checksum) = frames.take_all(piece, spares)? {
+                        let taken = frames.take_all(piece, spares).inspect_err(failed);
+                        if let Some(checksum) = taken? {
                             return Ok(Batch::Diverged(checksum));
                         }
                     }
                     Ok(Event::End(end)) => break end,
-                    Err(RecvTimeoutError::Timeout) => attention::check()?,
+                    Err(RecvTimeoutError::Timeout) => attention::check().inspect_err(failed)?,
                     Err(RecvTimeoutError::Disconnected) => {
                         break Err(Error::Internal("a receiver ended without a word".into()));
                     }
@@ -170,19 +175,19 @@ impl WalLog {
         spares: &'scope Spares,
         start: u64,
         ahead: bool,
+        over: &Arc<AtomicBool>,
     ) -> Result<Asked<'scope>> {
+        let over = over.clone();
         let (sender, events) = sync_channel(PIECES);
         let wanted = Arc::new(());
         let held = Arc::downgrade(&wanted);
         let thread = thread::spawn_scoped(scope, "libreplica-pull", move || {
-            let (is_wanted, is_unwanted) = (|| held.strong_count() > 0, {
-                let held = held.clone();
-                move || held.strong_count() == 0
-            });
+            let is_wanted = || held.strong_count() > 0;
             let give = |piece| Ok(sender.send(Event::Piece(piece)).is_ok());
-            let end = attention::listening(is_unwanted, || {
-                guard::caught(|| self.receive(start, spares, &is_wanted, give))
-            });
+            let end = attention::listening(
+                move || over.load(Relaxed),
+                || guard::caught(|| self.receive(start, spares, &is_wanted, give)),
+            );
             // Where nobody listens any more nobody wants it.
             let _ = sender.send(Event::End(end));
         })?;
