@@ -10,7 +10,7 @@
 
 use super::nonce::Nonces;
 use super::seal::{NONCE, OVERHEAD, Sealer, place};
-use super::{MAX_IO, Raw};
+use super::{MAX_IO, Raw, SECTOR};
 use crate::error::{Error, Result};
 
 const LOG_HEADER: usize = 32;
@@ -26,24 +26,33 @@ const FIRST: u64 = (LOG_HEADER + LOG_CELL) as u64;
 struct Log {
     page: usize,
     salt: [u8; 8],
+    /// Each frame lies in sectors of its own.
+    spaced: bool,
 }
 
 impl Log {
     /// From a log header (file format, section 4.1).
-    fn of(header: &[u8; LOG_HEADER]) -> Option<Log> {
+    fn of(header: &[u8; LOG_HEADER], spaced: bool) -> Option<Log> {
         let magic = u32_be(header, 0);
         let page = u32_be(header, 8) as usize;
         let valid =
             magic & !1 == 0x377f_0682 && page.is_power_of_two() && (512..=65_536).contains(&page);
         let salt = header[16..24].try_into().ok()?;
-        valid.then_some(Log { page, salt })
+        valid.then_some(Log { page, salt, spaced })
     }
 
     fn at_frame(&self, frame: u64) -> u64 {
-        FIRST + (frame - 1) * self.stride() as u64
+        self.first() + (frame - 1) * self.stride() as u64
+    }
+    fn first(&self) -> u64 {
+        if self.spaced { SECTOR } else { FIRST }
     }
     fn stride(&self) -> usize {
-        HEAD_CELL + self.page + OVERHEAD
+        let cells = HEAD_CELL + self.page + OVERHEAD;
+        match self.spaced {
+            true => cells.next_multiple_of(SECTOR as usize),
+            false => cells,
+        }
     }
     fn frame(&self) -> usize {
         FRAME_HEADER + self.page
@@ -128,14 +137,17 @@ impl Wal {
             self.set(None);
             return Ok(None);
         }
-        let Some(content) = sealer.open(&place(0, [0; 8]), &mut cell) else {
+        let sealed = cell;
+        let opened = [false, true].into_iter().find_map(|spaced| {
+            cell = sealed;
+            let content = sealer.open(&log_place(spaced), &mut cell)?;
+            Some((<[u8; LOG_HEADER]>::try_from(&*content).ok()?, spaced))
+        });
+        let Some((header, spaced)) = opened else {
             self.set(None);
             return Ok(None);
         };
-        let header: [u8; LOG_HEADER] = (&*content)
-            .try_into()
-            .map_err(|_| Error::Internal("a log header of another size".into()))?;
-        self.set(Log::of(&header));
+        self.set(Log::of(&header, spaced));
         Ok(Some(header))
     }
 
@@ -154,13 +166,11 @@ impl Wal {
         let Some(log) = self.log(sealer, raw)? else {
             return Ok(0);
         };
-        let (frames, rest) = (
-            (size - FIRST) / log.stride() as u64,
-            ((size - FIRST) % log.stride() as u64) as usize,
-        );
+        let size = size.saturating_sub(log.first());
+        let (frames, rest) = (size / log.stride() as u64, (size % log.stride() as u64) as usize);
         let rest = match rest {
             0..HEAD_CELL => 0,
-            rest => FRAME_HEADER + (rest - HEAD_CELL).saturating_sub(OVERHEAD),
+            rest => FRAME_HEADER + (rest - HEAD_CELL).saturating_sub(OVERHEAD).min(log.page),
         };
         Ok(LOG_HEADER as u64 + frames * log.frame() as u64 + rest as u64)
     }
@@ -318,7 +328,7 @@ impl Wal {
 
     /// Whether a later frame of this log proves that `frame` was durable.
     fn proven(&self, sealer: &Sealer, raw: &impl Raw, log: Log, frame: u64) -> Result<bool> {
-        let frames = raw.size()?.saturating_sub(FIRST) / log.stride() as u64 + 1;
+        let frames = raw.size()?.saturating_sub(log.first()) / log.stride() as u64 + 1;
         for later in frame..=frames {
             let mut cell = [0; HEAD_CELL];
             if raw.read_at(&mut cell, log.at_frame(later))? < HEAD_CELL {
@@ -333,10 +343,18 @@ impl Wal {
         Ok(false)
     }
 
-    pub fn write(&mut self, sealer: &Sealer, raw: &impl Raw, buf: &[u8], at: u64) -> Result<()> {
+    /// `spaced`: how a log is laid out that begins with this write.
+    pub fn write(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        buf: &[u8],
+        at: u64,
+        spaced: bool,
+    ) -> Result<()> {
         let mut from = 0;
         if at == 0 && buf.len() >= LOG_HEADER {
-            self.write_header(sealer, raw, &buf[..LOG_HEADER])?;
+            self.write_header(sealer, raw, &buf[..LOG_HEADER], spaced)?;
             from = LOG_HEADER;
         }
         let Some(mut log) = self.log(sealer, raw)? else {
@@ -353,6 +371,9 @@ impl Wal {
             let mut start = None;
             while from < buf.len() && sealed.len() + log.page + OVERHEAD <= MAX_IO {
                 let (part, skip, content) = part_at(log, at + from as u64);
+                if matches!(part, Part::Head(_)) && log.spaced && start.is_some() {
+                    break;
+                }
                 let len = (content - skip).min(buf.len() - from);
                 let piece = &buf[from..from + len];
                 if let Part::Head(_) = part
@@ -424,7 +445,7 @@ impl Wal {
         Ok(())
     }
 
-    fn write_header(&mut self, sealer: &Sealer, raw: &impl Raw, header: &[u8]) -> Result<()> {
+    fn write_header(&mut self, sealer: &Sealer, raw: &impl Raw, header: &[u8], spaced: bool) -> Result<()> {
         let header: &[u8; LOG_HEADER] = header
             .try_into()
             .map_err(|_| Error::Internal("a log header of another size".into()))?;
@@ -432,10 +453,10 @@ impl Wal {
         bytes[..LOG_HEADER].copy_from_slice(&decoy());
         let cell = &mut bytes[LOG_HEADER..];
         cell[NONCE..][..LOG_HEADER].copy_from_slice(header);
-        sealer.seal(self.nonces.take()?, &place(0, [0; 8]), cell)?;
+        sealer.seal(self.nonces.take()?, &log_place(spaced), cell)?;
         raw.write_at(&bytes, 0)?;
         self.set(None);
-        self.set(Log::of(header));
+        self.set(Log::of(header, spaced));
         Ok(())
     }
 
@@ -455,6 +476,10 @@ impl Wal {
         }
         Ok(())
     }
+}
+
+fn log_place(spaced: bool) -> [u8; 16] {
+    place(spaced.into(), [0; 8])
 }
 
 fn head_place(frame: u64, log: Log) -> [u8; 16] {
