@@ -33,10 +33,11 @@ pub fn slot(raw: &impl Raw, unfinished: &dyn Fn() -> bool) -> Result<Option<Slot
     let mut head = vec![0; header::SIZE];
     let got = raw.read_at(&mut head, 0)?;
     let found = header::find(&head[..got]);
-    let whole = size > match &found {
-        Found::Slot(slot) => slot.layout.base(),
-        _ => header::SIZE as u64,
-    };
+    let whole = size
+        > match &found {
+            Found::Slot(slot) => slot.layout.base(),
+            _ => header::SIZE as u64,
+        };
     match found {
         Found::Slot(slot) if whole => Ok(Some(slot)),
         _ if unfinished() => Ok(None),

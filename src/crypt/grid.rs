@@ -67,7 +67,14 @@ impl Grid {
         Grid {
             nonces: Nonces::counted(),
             alone: true,
-            ..Grid::new(0, Layout { unit, spaced: false }, None)
+            ..Grid::new(
+                0,
+                Layout {
+                    unit,
+                    spaced: false,
+                },
+                None,
+            )
         }
     }
 

@@ -127,8 +127,15 @@ impl Journal {
             true => (bytes / PITCH, bytes % PITCH),
             false => (0, bytes),
         };
-        let cells = bytes.saturating_sub(PREFIX.len() as u64).div_ceil(STRIDE as u64);
-        groups * GROUP + if self.is_spaced() { cells.min(GROUP) } else { cells }
+        let cells = bytes
+            .saturating_sub(PREFIX.len() as u64)
+            .div_ceil(STRIDE as u64);
+        groups * GROUP
+            + if self.is_spaced() {
+                cells.min(GROUP)
+            } else {
+                cells
+            }
     }
 
     /// How the file is laid out.
@@ -239,7 +246,11 @@ impl Journal {
                 self.prefix = begin.prefix();
             } else if buf.iter().all(|b| *b == 0) {
                 let spaced = self.is_spaced();
-                self.prefix = Begin { first: false, spaced }.prefix();
+                self.prefix = Begin {
+                    first: false,
+                    spaced,
+                }
+                .prefix();
             }
         }
         self.put(sealer, raw, buf, at)?;

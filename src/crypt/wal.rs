@@ -167,7 +167,10 @@ impl Wal {
             return Ok(0);
         };
         let size = size.saturating_sub(log.first());
-        let (frames, rest) = (size / log.stride() as u64, (size % log.stride() as u64) as usize);
+        let (frames, rest) = (
+            size / log.stride() as u64,
+            (size % log.stride() as u64) as usize,
+        );
         let rest = match rest {
             0..HEAD_CELL => 0,
             rest => FRAME_HEADER + (rest - HEAD_CELL).saturating_sub(OVERHEAD).min(log.page),
@@ -251,7 +254,7 @@ impl Wal {
     ) -> Result<usize> {
         let have = self.size(sealer, raw)?.saturating_sub(at);
         let len = have.min(buf.len() as u64) as usize;
-        let (mut filled, mut heads) = (0, false);
+        let (mut filled, mut head) = (0, None);
         while filled < len {
             let (part, skip, content) = part_at(log, at + filled as u64);
             let count = (content - skip).min(len - filled);
@@ -264,15 +267,22 @@ impl Wal {
                     opened = self.open_part(sealer, raw, log, &part)?;
                 }
             }
-            heads |= matches!(part, Part::Head(_));
+            if let Part::Head(_) = part {
+                head = Some(filled);
+            }
             match (opened, part) {
                 (Some(content), _) => out.copy_from_slice(&content[skip..skip + count]),
                 (None, Part::Header) => out.fill(0),
                 (None, Part::Head(frame) | Part::Page(frame)) => {
-                    if !heads || self.proven(sealer, raw, log, frame)? {
+                    let Some(begin) = head else {
+                        return Err(damaged(frame));
+                    };
+                    if self.proven(sealer, raw, log, frame)? {
                         return Err(damaged(frame));
                     }
-                    out.fill(0);
+                    // The frame's header, too: its checksum may be that of a
+                    // page of zeros.
+                    buf[begin..filled + count].fill(0);
                 }
             }
             filled += count;
@@ -445,7 +455,13 @@ impl Wal {
         Ok(())
     }
 
-    fn write_header(&mut self, sealer: &Sealer, raw: &impl Raw, header: &[u8], spaced: bool) -> Result<()> {
+    fn write_header(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        header: &[u8],
+        spaced: bool,
+    ) -> Result<()> {
         let header: &[u8; LOG_HEADER] = header
             .try_into()
             .map_err(|_| Error::Internal("a log header of another size".into()))?;

@@ -58,7 +58,8 @@ fn read_page(wal: &mut Wal, raw: &Memory, frame: u64) -> Result<Vec<u8>> {
 fn logs() {
     let (raw, mut wal) = (Memory::default(), Wal::new());
     assert_eq!(wal.size(&sealer(), &raw).unwrap(), 0);
-    wal.write(&sealer(), &raw, &log_header(1), 0, false).unwrap();
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
     write_frames(&mut wal, &raw, 1, 0..3);
     assert_eq!(wal.size(&sealer(), &raw).unwrap(), 32 + 3 * FRAME as u64);
     let mut reader = Wal::new();
@@ -105,8 +106,15 @@ fn logs() {
         &sealer(),
         &raw,
         &frame_header(5, 0, 2)[..9],
-        32 + FRAME as u64, false)
+        32 + FRAME as u64,
+        false,
+    )
     .unwrap();
+    // A page is bound to the number in its header.
+    assert_eq!(read_frame(&mut other, &raw, 1).unwrap(), [0; FRAME]);
+    corrupt(read_page(&mut other, &raw, 1));
+    wal.write(&sealer(), &raw, &[7; PAGE], 32 + FRAME as u64 + 24, false)
+        .unwrap();
     assert_eq!(read_frame(&mut other, &raw, 1).unwrap()[3], 5);
     // Many frames in one call.
     let frames: Vec<u8> = (2..200u32)
@@ -131,7 +139,8 @@ fn whatever_is_altered_in_a_log_is_found_where_it_can_be() {
     for synced in [false, true] {
         raw.truncate(0).unwrap();
         let mut wal = Wal::new();
-        wal.write(&sealer(), &raw, &log_header(1), 0, false).unwrap();
+        wal.write(&sealer(), &raw, &log_header(1), 0, false)
+            .unwrap();
         write_frames(&mut wal, &raw, 1, 0..3);
         if synced {
             wal.synced();
@@ -193,7 +202,8 @@ fn whatever_is_altered_in_a_log_is_found_where_it_can_be() {
 #[test]
 fn frames_of_a_rolled_back_transaction_prove_nothing() {
     let (raw, mut wal) = (Memory::default(), Wal::new());
-    wal.write(&sealer(), &raw, &log_header(1), 0, false).unwrap();
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
     write_frames(&mut wal, &raw, 1, 0..8);
     wal.synced();
     // Another transaction from frame 4 on, torn in frame 5.
@@ -201,13 +211,28 @@ fn frames_of_a_rolled_back_transaction_prove_nothing() {
         let at = 32 + frame * FRAME as u64;
         wal.write(&sealer(), &raw, &frame_header(9, 0, 1), at, false)
             .unwrap();
-        wal.write(&sealer(), &raw, &[9; PAGE], at + 24, false).unwrap();
+        wal.write(&sealer(), &raw, &[9; PAGE], at + 24, false)
+            .unwrap();
     }
     let at = 92 + 5 * (56 + PAGE + 28) + 200;
     raw.0.borrow_mut()[at] ^= 1;
     assert_eq!(
         read_frame(&mut Wal::new(), &raw, 5).unwrap()[24..],
         [0; PAGE]
+    );
+}
+
+/// Not even if its page was one of zeros, whose checksum the header has.
+#[test]
+fn a_frame_with_a_torn_page_is_none() {
+    let (raw, mut wal) = (Memory::default(), Wal::new());
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
+    write_frames(&mut wal, &raw, 1, 0..1);
+    raw.0.borrow_mut()[92 + 56 + 300] ^= 1;
+    assert_eq!(
+        read_frame(&mut Wal::new(), &raw, 0).unwrap(),
+        vec![0; FRAME]
     );
 }
 
@@ -220,10 +245,14 @@ fn journal(raw: &Memory, records: u32) -> Journal {
     header[20..24].copy_from_slice(&512u32.to_be_bytes());
     header[24..28].copy_from_slice(&(PAGE as u32).to_be_bytes());
     let s = sealer();
-    journal.write(&s, raw, &header, 0, Begin::default()).unwrap();
+    journal
+        .write(&s, raw, &header, 0, Begin::default())
+        .unwrap();
     for record in 0..3u64 {
         let at = 512 + record * (PAGE as u64 + 8);
-        journal.write(&s, raw, &[0, 0, 0, 1], at, Begin::default()).unwrap();
+        journal
+            .write(&s, raw, &[0, 0, 0, 1], at, Begin::default())
+            .unwrap();
         journal
             .write(&s, raw, &[record as u8 + 1; PAGE], at + 4, Begin::default())
             .unwrap();

@@ -127,7 +127,10 @@ fn databases_and_temporary_files_behave_as_plain_files() {
 fn journals_behave_as_plain_files() {
     for seed in 1..6 {
         for spaced in [false, true] {
-            let begin = Begin { first: false, spaced };
+            let begin = Begin {
+                first: false,
+                spaced,
+            };
             behaves_as_a_plain_file(seed, 512, &mut JournalFile(Journal::new(), begin));
         }
     }

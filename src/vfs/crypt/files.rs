@@ -216,7 +216,8 @@ impl SealedOps for Sealed {
             Sealed::Database(f) => f.write(&raw, buf, at),
             Sealed::Log(f) => {
                 let keys = f.keys()?;
-                f.wal.write(&keys.wal, &raw, buf, at, f.keys.vault.is_careful())
+                f.wal
+                    .write(&keys.wal, &raw, buf, at, f.keys.vault.is_careful())
             }
             Sealed::Journal(f) => {
                 let keys = f.keys()?;
