@@ -103,8 +103,8 @@ impl Grid {
     pub fn size(&mut self, raw: &impl Raw) -> Result<u64> {
         let mut cells = raw.size()?.saturating_sub(self.base);
         let (mut before, stride) = (0, self.stride() as u64);
-        if self.pitch > 0 {
-            before = cells / self.pitch * self.group;
+        if let Some(groups) = cells.checked_div(self.pitch) {
+            before = groups * self.group;
             cells = (cells % self.pitch).min(self.group * stride);
         }
         let (full, rest) = (before + cells / stride, cells % stride);

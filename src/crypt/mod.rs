@@ -15,6 +15,7 @@ pub mod seal;
 mod tests;
 pub mod vault;
 pub mod wal;
+mod wal_layout;
 
 use crate::error::Result;
 
