@@ -27,7 +27,7 @@ class File:
         assert slot[18] == 0 and slot[24:36] == bytes(12)
         wrapping = hkdf(slot[36:52], secret, b"libreplica 1 wrap")
         data_key = AESGCM(wrapping).decrypt(slot[68:80], slot[80:128], slot[:68])
-        self.unit = 1 << slot[19]
+        self.unit, self.spaced = 1 << (slot[19] & 127), slot[19] > 127
         self.ciphers = {name: AESGCM(hkdf(slot[52:68], data_key, f"libreplica 1 {name}".encode()))
                         for name in ("database", "wal", "journal")}
 
@@ -37,32 +37,41 @@ class File:
 
     def content(self):
         stride = self.unit + 28
-        cells = [self.data[at:at + stride] for at in range(4608, len(self.data), stride)]
+        if self.spaced:  # groups of 64 KiB of content
+            size = 65536 // self.unit * stride
+            groups = [self.data[at:at + size] for at in range(8192, len(self.data), -(-size // 4096) * 4096)]
+            cells = [group[at:at + stride] for group in groups for at in range(0, len(group), stride)]
+        else:
+            cells = [self.data[at:at + stride] for at in range(4608, len(self.data), stride)]
         return b"".join(self.open("database", cell, n) for n, cell in enumerate(cells))
 
     def log(self, path):
         data = path.read_bytes()
-        header = self.open("wal", data[32:92], 0)
+        header = self.open("wal", data[32:92], int(self.spaced))
         page, salt, out = int.from_bytes(header[8:12], "big"), header[16:24], [header]
-        stride, frame, durable = 56 + page + 28, 1, 0
-        while 92 + frame * stride <= len(data):
-            at = 92 + (frame - 1) * stride
+        cells, frame, durable = 56 + page + 28, 1, 0
+        first, stride = (4096, -(-cells // 4096) * 4096) if self.spaced else (92, cells)
+        while first + (frame - 1) * stride + cells <= len(data):
+            at = first + (frame - 1) * stride
             head = self.open("wal", data[at:at + 56], 2 * frame, salt)
             assert durable <= int.from_bytes(head[24:], "big") < frame
             durable = int.from_bytes(head[24:], "big")
-            out += [head[:24], self.open("wal", data[at + 56:at + stride], 2 * frame + 1, salt, int.from_bytes(head[:4], "big"))]
+            out += [head[:24], self.open("wal", data[at + 56:at + cells], 2 * frame + 1, salt, int.from_bytes(head[:4], "big"))]
             frame += 1
         return b"".join(out), frame - 1, durable
 
     def journal(self, path):
         data = path.read_bytes()
-        assert data[:16] == b"\0libreplica-jrnl" and (len(data) - 16) % 542 == 0
-        cells = [self.open("journal", data[at:at + 542], n) for n, at in enumerate(range(16, len(data), 542))]
+        assert data[:16] == (b"\0libreplica-jrns" if self.spaced else b"\0libreplica-jrnl")
+        group = 128 if self.spaced else 1 << 30
+        places = [n // group * 69632 + 16 + n % group * 542 for n in range(len(data) // 542 + 1)]
+        cells = [self.open("journal", data[at:at + 542], n) if any(data[at:at + 542]) else bytes(514)  # a gap
+                 for n, at in enumerate(places) if at + 542 <= len(data)]
         return b"".join(cell[2:] for cell in cells[:-1]) + cells[-1][2:2 + number(cells[-1], 0, 2)]
 
 
 PROGRAM = """
-db = connect(sys.argv[1], sys.argv[2])
+db = connect(sys.argv[1], sys.argv[2], psow=sys.argv[5])
 db.execute("PRAGMA page_size=" + sys.argv[3])
 db.execute("PRAGMA journal_mode=" + sys.argv[4])
 db.execute("PRAGMA cache_size=5")
@@ -76,13 +85,14 @@ os._exit(0)
 """
 
 
+@pytest.mark.parametrize("psow", [1, 0])
 @pytest.mark.parametrize("size", [512, 4096, 16384])
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_read_by_another_implementation(mode, size, tmp_path):
+def test_read_by_another_implementation(mode, size, psow, tmp_path):
     path, plain = tmp_path / "a.db", tmp_path / "plain.db"
-    run(PROGRAM, path, RAW, size, mode)
+    run(PROGRAM, path, RAW, size, mode, psow)
     file = File(path, bytes.fromhex(RAW))
-    assert file.unit == min(size, 4096)
+    assert file.unit == min(size, 4096) and file.spaced == (psow == 0)
     plain.write_bytes(file.content())
     if mode == "wal":
         log, frames, durable = file.log(tmp_path / "a.db-wal")

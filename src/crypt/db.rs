@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Raw;
 use super::grid::Grid;
-use super::header::{self, Found, Slot};
+use super::header::{self, Found, Layout, Slot};
 use super::keys::FileKeys;
 use super::vault::Vault;
 use crate::error::{Error, Result};
@@ -32,8 +32,13 @@ pub fn slot(raw: &impl Raw, unfinished: &dyn Fn() -> bool) -> Result<Option<Slot
     }
     let mut head = vec![0; header::SIZE];
     let got = raw.read_at(&mut head, 0)?;
-    let whole = size > header::SIZE as u64;
-    match header::find(&head[..got]) {
+    let found = header::find(&head[..got]);
+    let whole = size
+        > match &found {
+            Found::Slot(slot) => slot.layout.base(),
+            _ => header::SIZE as u64,
+        };
+    match found {
         Found::Slot(slot) if whole => Ok(Some(slot)),
         _ if unfinished() => Ok(None),
         Found::Version(version) => Err(Error::NotADb(format!(
@@ -81,7 +86,7 @@ impl Db {
         };
         let keys = self.vault.bind(&slot)?;
         self.vault.set_written(true);
-        let grid = Grid::shared(header::SIZE as u64, slot.unit, None);
+        let grid = Grid::shared(slot.layout, None);
         self.state = Some((keys, grid));
         Ok(true)
     }
@@ -186,8 +191,13 @@ impl Db {
         let fits = first.is_power_of_two() && (512..=LARGEST).contains(&first);
         let unit = if fits { first } else { LARGEST };
         let keys = self.vault.keys()?;
-        let header = self.vault.header(&keys, unit)?;
-        let grid = Grid::shared(header::SIZE as u64, unit, Some(header));
+        let layout = Layout {
+            unit,
+            spaced: self.vault.is_careful(),
+        };
+        let mut header = self.vault.header(&keys, layout)?.into_vec();
+        header.resize(layout.base() as usize, 0);
+        let grid = Grid::shared(layout, Some(header.into()));
         self.state = Some((keys, grid));
         self.vault.set_written(true);
         Ok(())

@@ -1,10 +1,15 @@
 //! A file of equal cells, the last of which may be short: databases, and
 //! temporary files. Behaves as a plain file does.
 
+use super::header::Layout;
 use super::nonce::Nonces;
 use super::seal::{NONCE, OVERHEAD, Sealer, place};
-use super::{MAX_IO, Raw};
+use super::{MAX_IO, Raw, SECTOR};
 use crate::error::{Error, Result};
+
+/// The content that SQLite takes for one sector at most: so much of it lies in
+/// sectors of its own where cells are spaced.
+const GROUP: u64 = 65_536;
 
 /// A cache line.
 const ALIGN: usize = 64;
@@ -14,6 +19,9 @@ pub struct Grid {
     base: u64,
     /// Bytes of content in a cell.
     unit: usize,
+    /// Cells in a group, and bytes from one group to the next.
+    group: u64,
+    pitch: u64,
     nonces: Nonces,
     buffer: Vec<u8>,
     /// Written in front of the first cell, in the same call.
@@ -26,10 +34,25 @@ pub struct Grid {
 }
 
 impl Grid {
-    pub fn shared(base: u64, unit: usize, prefix: Option<Box<[u8]>>) -> Grid {
+    pub fn shared(layout: Layout, prefix: Option<Box<[u8]>>) -> Grid {
+        Grid::new(layout.base(), layout, prefix)
+    }
+
+    fn new(base: u64, layout: Layout, prefix: Option<Box<[u8]>>) -> Grid {
+        let unit = layout.unit;
+        let stride = (unit + OVERHEAD) as u64;
+        let (group, pitch) = match layout.spaced {
+            true => {
+                let cells = GROUP / unit as u64;
+                (cells, (cells * stride).next_multiple_of(SECTOR))
+            }
+            false => (u64::MAX, 0),
+        };
         Grid {
             base,
             unit,
+            group,
+            pitch,
             nonces: Nonces::random(),
             buffer: Vec::new(),
             prefix,
@@ -44,7 +67,14 @@ impl Grid {
         Grid {
             nonces: Nonces::counted(),
             alone: true,
-            ..Grid::shared(0, unit, None)
+            ..Grid::new(
+                0,
+                Layout {
+                    unit,
+                    spaced: false,
+                },
+                None,
+            )
         }
     }
 
@@ -57,7 +87,12 @@ impl Grid {
     }
 
     fn at_cell(&self, cell: u64) -> u64 {
-        self.base + cell * self.stride() as u64
+        self.base + cell / self.group * self.pitch + cell % self.group * self.stride() as u64
+    }
+
+    /// Cells from this one on that lie behind each other.
+    fn run(&self, cell: u64) -> u64 {
+        self.group - cell % self.group
     }
 
     /// Others may change the size from here on.
@@ -66,8 +101,13 @@ impl Grid {
     }
 
     pub fn size(&mut self, raw: &impl Raw) -> Result<u64> {
-        let cells = raw.size()?.saturating_sub(self.base);
-        let (full, rest) = (cells / self.stride() as u64, cells % self.stride() as u64);
+        let mut cells = raw.size()?.saturating_sub(self.base);
+        let (mut before, stride) = (0, self.stride() as u64);
+        if let Some(groups) = cells.checked_div(self.pitch) {
+            before = groups * self.group;
+            cells = (cells % self.pitch).min(self.group * stride);
+        }
+        let (full, rest) = (before + cells / stride, cells % stride);
         let size = full * self.unit as u64 + rest.saturating_sub(OVERHEAD as u64);
         self.size = Some(size);
         Ok(size)
@@ -97,7 +137,7 @@ impl Grid {
         let group = (MAX_IO / stride) as u64;
         let mut filled = 0;
         while cell < last {
-            let count = (last - cell).min(group);
+            let count = (last - cell).min(group).min(self.run(cell));
             self.buffer.resize(count as usize * stride, 0);
             let from = self.at_cell(cell);
             let got = raw.read_at(&mut self.buffer, from)?;
@@ -189,6 +229,9 @@ impl Grid {
             sealed.clear();
             while from < buf.len() && sealed.len() + stride <= MAX_IO {
                 let (cell, skip) = (at / unit, (at % unit) as usize);
+                if cell > first && cell.is_multiple_of(self.group) {
+                    break;
+                }
                 let len = (self.unit - skip).min(buf.len() - from);
                 let begin = sealed.len();
                 let piece = &buf[from..from + len];
@@ -267,10 +310,9 @@ impl Grid {
         if to > size {
             self.fill(sealer, raw, size, to)?;
         } else if rest == 0 {
-            raw.truncate(if to == 0 {
-                self.base
-            } else {
-                self.at_cell(cell)
+            raw.truncate(match cell.checked_sub(1) {
+                None => self.base,
+                Some(last) => self.at_cell(last) + self.stride() as u64,
             })?;
         } else if to < size {
             let mut content = self.content(sealer, raw, cell, size)?;

@@ -9,7 +9,7 @@ use ring::digest;
 use zeroize::Zeroizing;
 
 use super::keys::{Argon, FileKeys, Kdf, Key, UserKey};
-use super::nonce;
+use super::{SECTOR, nonce};
 use crate::error::{Error, Result};
 
 pub const MAGIC: &[u8; 16] = b"libreplica-crypt";
@@ -20,6 +20,8 @@ pub const SLOTS: [u64; 2] = [0, 4096];
 pub const SIZE: usize = 4096 + SLOT;
 
 pub const VERSION: u8 = 2;
+/// In the byte of the cell size: the cells are spaced.
+const SPACED: u8 = 0x80;
 const AT_GENERATION: usize = 20;
 const AT_ARGON: usize = 24;
 const AT_SALT: usize = 36;
@@ -29,12 +31,31 @@ const AT_WRAPPED: usize = 80;
 const WRAPPED: usize = 32 + 16;
 const AT_HASH: usize = SLOT - 32;
 
+/// How the cells lie in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Bytes of a cell's content: a power of two, 512 to 4096.
+    pub unit: usize,
+    /// Made for a device that may damage the rest of a sector that it writes a
+    /// part of: cells of 64 KiB of content lie in sectors of their own.
+    pub spaced: bool,
+}
+
+impl Layout {
+    /// Where the first cell begins.
+    pub fn base(self) -> u64 {
+        match self.spaced {
+            true => (SIZE as u64).next_multiple_of(SECTOR),
+            false => SIZE as u64,
+        }
+    }
+}
+
 /// A slot's facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub generation: u32,
-    /// Bytes of a cell's content: a power of two, 512 to 4096.
-    pub unit: usize,
+    pub layout: Layout,
     pub kdf: Kdf,
     pub salt: [u8; 16],
     pub file_id: [u8; 16],
@@ -54,7 +75,7 @@ pub enum Found {
 }
 
 /// Both slots for a key.
-pub fn make(keys: &FileKeys, user: &UserKey, unit: usize, generation: u32) -> Result<Box<[u8]>> {
+pub fn make(keys: &FileKeys, user: &UserKey, layout: Layout, generation: u32) -> Result<Box<[u8]>> {
     let salt = nonce::random()?;
     let kdf = user.kdf();
     let wrapping = user
@@ -66,7 +87,7 @@ pub fn make(keys: &FileKeys, user: &UserKey, unit: usize, generation: u32) -> Re
         slot[..16].copy_from_slice(MAGIC);
         slot[16] = VERSION;
         slot[17] = number as u8;
-        slot[19] = unit.trailing_zeros() as u8;
+        slot[19] = layout.unit.trailing_zeros() as u8 | if layout.spaced { SPACED } else { 0 };
         slot[AT_GENERATION..][..4].copy_from_slice(&generation.to_le_bytes());
         if let Kdf::Argon2id(argon) = kdf {
             slot[18] = 1;
@@ -124,13 +145,16 @@ impl Slot {
             && bytes[AT_HASH..] == hash(&bytes)
             && bytes[16] == VERSION
             && usize::from(bytes[17]) == number
-            && (9..=12).contains(&bytes[19]);
+            && (9..=12).contains(&(bytes[19] & !SPACED));
         if !valid {
             return None;
         }
         Some(Slot {
             generation: u32_at(&bytes[..], AT_GENERATION),
-            unit: 1 << bytes[19],
+            layout: Layout {
+                unit: 1 << (bytes[19] & !SPACED),
+                spaced: bytes[19] & SPACED != 0,
+            },
             kdf: match bytes[18] {
                 0 => Kdf::Raw,
                 1 => Kdf::Argon2id(Argon {

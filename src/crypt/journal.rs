@@ -9,7 +9,7 @@
 
 use super::nonce::Nonces;
 use super::seal::{NONCE, OVERHEAD, Sealer, place};
-use super::{MAX_IO, Raw};
+use super::{MAX_IO, Raw, SECTOR};
 use crate::error::{Error, Result};
 
 /// The first byte keeps a SQLite without the key from taking the journal for
@@ -18,6 +18,14 @@ const PREFIX: &[u8; 16] = b"\0libreplica-jrnl";
 /// Of a transaction that found the database empty: until it has committed,
 /// whatever the database file holds is nothing.
 const FIRST: &[u8; 16] = b"\0libreplica-jrn0";
+/// The same two of journals whose cells are spaced: what SQLite takes for a
+/// sector, 64 KiB, lies in sectors of its own.
+const SPACED: &[u8; 16] = b"\0libreplica-jrns";
+const SPACED_FIRST: &[u8; 16] = b"\0libreplica-jrnz";
+const PREFIXES: [&[u8; 16]; 4] = [PREFIX, FIRST, SPACED, SPACED_FIRST];
+/// Cells of such a sector, and bytes from one to the next.
+const GROUP: u64 = 65_536 / UNIT as u64;
+const PITCH: u64 = (PREFIX.len() as u64 + GROUP * STRIDE as u64).next_multiple_of(SECTOR);
 const UNIT: usize = 512;
 /// A cell's content: two bytes of length, then the sector.
 const CONTENT: usize = 2 + UNIT;
@@ -48,11 +56,33 @@ pub struct Journal {
 /// Whether a file that begins with these bytes is the journal of a
 /// transaction that found the database empty.
 pub fn is_of_first_transaction(head: &[u8]) -> bool {
-    head.starts_with(FIRST)
+    head.starts_with(FIRST) || head.starts_with(SPACED_FIRST)
 }
 
-fn at_cell(cell: u64) -> u64 {
-    PREFIX.len() as u64 + cell * STRIDE as u64
+/// The sector size that a journal's header gives; `head`: its first bytes.
+pub fn sector_of(sealer: &Sealer, head: &[u8]) -> Option<usize> {
+    let mut cell: [u8; STRIDE] = head.get(PREFIX.len()..)?.first_chunk().copied()?;
+    let content = open(sealer, 0, &mut cell)?;
+    let sector = u32::from_be_bytes(content[2 + 20..2 + 24].try_into().ok()?);
+    content[2..].starts_with(&MAGIC).then_some(sector as usize)
+}
+
+/// Bytes that [`sector_of`] looks at.
+pub const HEAD: usize = PREFIX.len() + STRIDE;
+
+/// What a journal is begun for.
+#[derive(Clone, Copy, Default)]
+pub struct Begin {
+    /// The database has no header yet.
+    pub first: bool,
+    /// The device may damage what lies beside a write.
+    pub spaced: bool,
+}
+
+impl Begin {
+    fn prefix(self) -> &'static [u8; 16] {
+        PREFIXES[usize::from(self.first) + 2 * usize::from(self.spaced)]
+    }
 }
 
 fn used(content: &Content) -> usize {
@@ -75,42 +105,88 @@ impl Journal {
         }
     }
 
+    fn is_spaced(&self) -> bool {
+        self.prefix == SPACED || self.prefix == SPACED_FIRST
+    }
+
+    fn at_cell(&self, cell: u64) -> u64 {
+        let (group, cell) = match self.is_spaced() {
+            true => (cell / GROUP, cell % GROUP),
+            false => (0, cell),
+        };
+        group * PITCH + PREFIX.len() as u64 + cell * STRIDE as u64
+    }
+
+    fn end_of(&self, cell: u64) -> u64 {
+        self.at_cell(cell) + STRIDE as u64
+    }
+
+    /// How many cells so many bytes of a file are.
+    fn cells(&self, bytes: u64) -> u64 {
+        let (groups, bytes) = match self.is_spaced() {
+            true => (bytes / PITCH, bytes % PITCH),
+            false => (0, bytes),
+        };
+        let cells = bytes
+            .saturating_sub(PREFIX.len() as u64)
+            .div_ceil(STRIDE as u64);
+        groups * GROUP
+            + if self.is_spaced() {
+                cells.min(GROUP)
+            } else {
+                cells
+            }
+    }
+
+    /// How the file is laid out.
+    fn learn(&mut self, raw: &impl Raw) -> Result<()> {
+        let mut head = [0; PREFIX.len()];
+        raw.read_at(&mut head, 0)?;
+        if let Some(prefix) = PREFIXES.into_iter().find(|prefix| **prefix == head) {
+            self.prefix = prefix;
+        }
+        Ok(())
+    }
+
     fn load(&self, sealer: &Sealer, raw: &impl Raw, cell: u64) -> Result<Option<Content>> {
         let mut sealed = [0; STRIDE];
-        raw.read_at(&mut sealed, at_cell(cell))?;
+        raw.read_at(&mut sealed, self.at_cell(cell))?;
         Ok(open(sealer, cell, &mut sealed))
     }
 
-    /// Where the journal ends, and the cells behind it that name a
+    /// Where the journal ends, and the bytes behind it that name a
     /// super-journal in the clear.
-    fn extent(&self, sealer: &Sealer, raw: &impl Raw) -> Result<(u64, u64)> {
-        let bytes = raw.size()?.saturating_sub(PREFIX.len() as u64);
-        let Some(mut last) = bytes.div_ceil(STRIDE as u64).checked_sub(1) else {
+    fn extent(&mut self, sealer: &Sealer, raw: &impl Raw) -> Result<(u64, u64)> {
+        let mut bytes = raw.size()?;
+        if bytes <= PREFIX.len() as u64 {
+            return Ok((0, 0));
+        }
+        self.learn(raw)?;
+        let mut reference = 0;
+        if let Some(at) = bytes.checked_sub(STRIDE as u64) {
+            let mut end = [0; STRIDE];
+            raw.read_at(&mut end, at)?;
+            let size = reference_cells(&end) * STRIDE as u64;
+            if size > 0 && size + (PREFIX.len() as u64) < bytes {
+                (bytes, reference) = (bytes - size, size);
+            }
+        }
+        let Some(last) = self.cells(bytes).checked_sub(1) else {
             return Ok((0, 0));
         };
-        let mut sealed = [0; STRIDE];
-        raw.read_at(&mut sealed, at_cell(last))?;
-        let mut reference = reference_cells(&sealed);
-        let mut tail = open(sealer, last, &mut sealed);
-        if tail.is_none() && (1..=last).contains(&reference) {
-            last -= reference;
-            tail = self.load(sealer, raw, last)?;
-        } else {
-            reference = 0;
-        }
-        let used = tail.map_or(UNIT, |c| used(&c)) as u64;
+        let used = self.load(sealer, raw, last)?.map_or(UNIT, |c| used(&c)) as u64;
         Ok((last * UNIT as u64 + used, reference))
     }
 
     /// The journal names a super-journal if it does so in both places: who has
     /// the key and who has not must see the same. A byte less, and it does not.
     pub fn size(&mut self, sealer: &Sealer, raw: &impl Raw) -> Result<u64> {
-        let (size, cells) = self.extent(sealer, raw)?;
+        let (size, bytes) = self.extent(sealer, raw)?;
         let Some(sealed) = self.reference(sealer, raw, size)? else {
             return Ok(size);
         };
-        let mut clear = vec![0; cells as usize * STRIDE];
-        raw.read_at(&mut clear, at_cell(size.div_ceil(UNIT as u64)))?;
+        let mut clear = vec![0; bytes as usize];
+        raw.read_at(&mut clear, self.end_of((size - 1) / UNIT as u64))?;
         Ok(size - u64::from(clear != sealed))
     }
 
@@ -153,23 +229,28 @@ impl Journal {
         Ok(len)
     }
 
-    /// `first`: the database has no header yet.
     pub fn write(
         &mut self,
         sealer: &Sealer,
         raw: &impl Raw,
         buf: &[u8],
         at: u64,
-        first: bool,
+        begin: Begin,
     ) -> Result<()> {
         self.synced = 0..0;
         if at == 0 {
             // A transaction begins; another process may have had one between.
             self.tail = None;
+            self.learn(raw)?;
             if buf.len() > LONGEST_UPDATE {
-                self.prefix = if first { FIRST } else { PREFIX };
+                self.prefix = begin.prefix();
             } else if buf.iter().all(|b| *b == 0) {
-                self.prefix = PREFIX;
+                let spaced = self.is_spaced();
+                self.prefix = Begin {
+                    first: false,
+                    spaced,
+                }
+                .prefix();
             }
         }
         self.put(sealer, raw, buf, at)?;
@@ -192,6 +273,9 @@ impl Journal {
             while from < buf.len() && sealed.len() + STRIDE <= MAX_IO {
                 let here = at + from as u64;
                 let (cell, skip) = (here / UNIT as u64, (here % UNIT as u64) as usize);
+                if cell > first && self.is_spaced() && cell.is_multiple_of(GROUP) {
+                    break;
+                }
                 let len = (UNIT - skip).min(buf.len() - from);
                 let mut content = [0; CONTENT];
                 if len < UNIT {
@@ -207,7 +291,7 @@ impl Journal {
                 self.tail = Some((cell, content));
                 from += len;
             }
-            let place = if first == 0 { 0 } else { at_cell(first) };
+            let place = if first == 0 { 0 } else { self.at_cell(first) };
             let written = raw.write_at(&sealed, place);
             self.buffer = sealed;
             written.inspect_err(|_| self.tail = None)?;
@@ -240,7 +324,7 @@ impl Journal {
     /// Who has no key, too, has to see that the super-journal is still needed.
     fn refer(&mut self, sealer: &Sealer, raw: &impl Raw, end: u64) -> Result<()> {
         match self.reference(sealer, raw, end)? {
-            Some(reference) => raw.write_at(&reference, at_cell(end.div_ceil(UNIT as u64))),
+            Some(reference) => raw.write_at(&reference, self.end_of((end - 1) / UNIT as u64)),
             None => Ok(()),
         }
     }
@@ -278,10 +362,10 @@ impl Journal {
             if raw.size()? == 0 {
                 raw.write_at(self.prefix, 0)?;
             }
-            raw.write_at(&sealed, at_cell(last))?;
+            raw.write_at(&sealed, self.at_cell(last))?;
         }
-        if raw.size()? > at_cell(last + 1) {
-            raw.truncate(at_cell(last + 1))?;
+        if raw.size()? > self.end_of(last) {
+            raw.truncate(self.end_of(last))?;
         }
         self.refer(sealer, raw, to)
     }

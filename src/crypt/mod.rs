@@ -15,6 +15,7 @@ pub mod seal;
 mod tests;
 pub mod vault;
 pub mod wal;
+mod wal_layout;
 
 use crate::error::Result;
 
@@ -26,6 +27,10 @@ pub trait Raw {
     fn truncate(&self, size: u64) -> Result<()>;
     fn size(&self) -> Result<u64>;
 }
+
+/// What a device may damage with a write of a part of it, where it is not
+/// known to be safe: the sectors of all such devices are this at most.
+const SECTOR: u64 = 4096;
 
 /// The most bytes of a file that are read or written in one call.
 const MAX_IO: usize = 120 * 1024;

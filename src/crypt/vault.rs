@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 
-use super::header::{self, Slot};
+use super::header::{self, Layout, Slot};
 use super::keys::{FileKeys, UserKey};
 use crate::error::{Error, Result};
 
@@ -101,6 +101,8 @@ pub struct Vault {
     version: AtomicU64,
     /// The database file has a header, as far as its handles have seen.
     written: AtomicBool,
+    /// A handle's device may damage what lies beside a write.
+    careful: AtomicBool,
 }
 
 impl Vault {
@@ -114,7 +116,16 @@ impl Vault {
             }),
             version: AtomicU64::new(0),
             written: AtomicBool::new(false),
+            careful: AtomicBool::new(false),
         }
+    }
+
+    pub fn set_careful(&self) {
+        self.careful.store(true, Ordering::Release);
+    }
+
+    pub fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Acquire)
     }
 
     pub fn set_written(&self, written: bool) {
@@ -221,9 +232,9 @@ impl Vault {
     }
 
     /// A header for these keys, wrapped for the user.
-    pub fn header(&self, keys: &FileKeys, unit: usize) -> Result<Box<[u8]>> {
+    pub fn header(&self, keys: &FileKeys, layout: Layout) -> Result<Box<[u8]>> {
         let mut inner = self.inner.lock();
-        let header = header::make(keys, &inner.user, unit, 1)?;
+        let header = header::make(keys, &inner.user, layout, 1)?;
         inner.verified = Some((keys.file_id, 1));
         Ok(header)
     }
@@ -241,7 +252,7 @@ impl Vault {
             Some(slot) => {
                 let keys = self.bind(slot)?;
                 let generation = slot.generation.wrapping_add(1);
-                write(&header::make(&keys, &user, slot.unit, generation)?)?;
+                write(&header::make(&keys, &user, slot.layout, generation)?)?;
                 Some((slot.file_id, generation))
             }
         };

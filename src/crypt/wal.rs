@@ -9,69 +9,10 @@
 //! carries how far the log was known to be durable when it was written.
 
 use super::nonce::Nonces;
-use super::seal::{NONCE, OVERHEAD, Sealer, place};
+use super::seal::{NONCE, OVERHEAD, Sealer};
+use super::wal_layout::*;
 use super::{MAX_IO, Raw};
 use crate::error::{Error, Result};
-
-const LOG_HEADER: usize = 32;
-const FRAME_HEADER: usize = 24;
-/// In a cell the frame header is followed by the number of durable frames.
-const HEAD: usize = FRAME_HEADER + 4;
-const HEAD_CELL: usize = HEAD + OVERHEAD;
-const LOG_CELL: usize = LOG_HEADER + OVERHEAD;
-/// Where the frames begin: behind the decoy and the log header's cell.
-const FIRST: u64 = (LOG_HEADER + LOG_CELL) as u64;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Log {
-    page: usize,
-    salt: [u8; 8],
-}
-
-impl Log {
-    /// From a log header (file format, section 4.1).
-    fn of(header: &[u8; LOG_HEADER]) -> Option<Log> {
-        let magic = u32_be(header, 0);
-        let page = u32_be(header, 8) as usize;
-        let valid =
-            magic & !1 == 0x377f_0682 && page.is_power_of_two() && (512..=65_536).contains(&page);
-        let salt = header[16..24].try_into().ok()?;
-        valid.then_some(Log { page, salt })
-    }
-
-    fn at_frame(&self, frame: u64) -> u64 {
-        FIRST + (frame - 1) * self.stride() as u64
-    }
-    fn stride(&self) -> usize {
-        HEAD_CELL + self.page + OVERHEAD
-    }
-    fn frame(&self) -> usize {
-        FRAME_HEADER + self.page
-    }
-}
-
-fn u32_be(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// A log header with a version that no SQLite accepts: one without the key
-/// refuses the log, where it would take anything else for an empty one, and
-/// delete it.
-fn decoy() -> [u8; LOG_HEADER] {
-    let mut header = [0; LOG_HEADER];
-    header[..4].copy_from_slice(&0x377f_0682u32.to_be_bytes());
-    header[4..8].copy_from_slice(b"crpt");
-    header[8..12].copy_from_slice(&4096u32.to_be_bytes());
-    let (mut a, mut b) = (0u32, 0u32);
-    for pair in header[..24].as_chunks::<8>().0 {
-        let word = |i: usize| u32::from_le_bytes([pair[i], pair[i + 1], pair[i + 2], pair[i + 3]]);
-        a = a.wrapping_add(word(0)).wrapping_add(b);
-        b = b.wrapping_add(word(4)).wrapping_add(a);
-    }
-    header[24..28].copy_from_slice(&a.to_be_bytes());
-    header[28..32].copy_from_slice(&b.to_be_bytes());
-    header
-}
 
 pub struct Wal {
     nonces: Nonces,
@@ -84,13 +25,6 @@ pub struct Wal {
     /// The newest commit this handle wrote, and the newest it then synced.
     committed: u32,
     durable: u32,
-}
-
-/// A part of a read or write that lies in one cell.
-enum Part {
-    Header,
-    Head(u64),
-    Page(u64),
 }
 
 impl Wal {
@@ -128,14 +62,17 @@ impl Wal {
             self.set(None);
             return Ok(None);
         }
-        let Some(content) = sealer.open(&place(0, [0; 8]), &mut cell) else {
+        let sealed = cell;
+        let opened = [false, true].into_iter().find_map(|spaced| {
+            cell = sealed;
+            let content = sealer.open(&log_place(spaced), &mut cell)?;
+            Some((<[u8; LOG_HEADER]>::try_from(&*content).ok()?, spaced))
+        });
+        let Some((header, spaced)) = opened else {
             self.set(None);
             return Ok(None);
         };
-        let header: [u8; LOG_HEADER] = (&*content)
-            .try_into()
-            .map_err(|_| Error::Internal("a log header of another size".into()))?;
-        self.set(Log::of(&header));
+        self.set(Log::of(&header, spaced));
         Ok(Some(header))
     }
 
@@ -154,13 +91,14 @@ impl Wal {
         let Some(log) = self.log(sealer, raw)? else {
             return Ok(0);
         };
+        let size = size.saturating_sub(log.first());
         let (frames, rest) = (
-            (size - FIRST) / log.stride() as u64,
-            ((size - FIRST) % log.stride() as u64) as usize,
+            size / log.stride() as u64,
+            (size % log.stride() as u64) as usize,
         );
         let rest = match rest {
             0..HEAD_CELL => 0,
-            rest => FRAME_HEADER + (rest - HEAD_CELL).saturating_sub(OVERHEAD),
+            rest => FRAME_HEADER + (rest - HEAD_CELL).saturating_sub(OVERHEAD).min(log.page),
         };
         Ok(LOG_HEADER as u64 + frames * log.frame() as u64 + rest as u64)
     }
@@ -241,7 +179,7 @@ impl Wal {
     ) -> Result<usize> {
         let have = self.size(sealer, raw)?.saturating_sub(at);
         let len = have.min(buf.len() as u64) as usize;
-        let (mut filled, mut heads) = (0, false);
+        let (mut filled, mut head) = (0, None);
         while filled < len {
             let (part, skip, content) = part_at(log, at + filled as u64);
             let count = (content - skip).min(len - filled);
@@ -254,15 +192,22 @@ impl Wal {
                     opened = self.open_part(sealer, raw, log, &part)?;
                 }
             }
-            heads |= matches!(part, Part::Head(_));
+            if let Part::Head(_) = part {
+                head = Some(filled);
+            }
             match (opened, part) {
                 (Some(content), _) => out.copy_from_slice(&content[skip..skip + count]),
                 (None, Part::Header) => out.fill(0),
                 (None, Part::Head(frame) | Part::Page(frame)) => {
-                    if !heads || self.proven(sealer, raw, log, frame)? {
+                    let Some(begin) = head else {
+                        return Err(damaged(frame));
+                    };
+                    if self.proven(sealer, raw, log, frame)? {
                         return Err(damaged(frame));
                     }
-                    out.fill(0);
+                    // The frame's header, too: its checksum may be that of a
+                    // page of zeros.
+                    buf[begin..filled + count].fill(0);
                 }
             }
             filled += count;
@@ -318,7 +263,7 @@ impl Wal {
 
     /// Whether a later frame of this log proves that `frame` was durable.
     fn proven(&self, sealer: &Sealer, raw: &impl Raw, log: Log, frame: u64) -> Result<bool> {
-        let frames = raw.size()?.saturating_sub(FIRST) / log.stride() as u64 + 1;
+        let frames = raw.size()?.saturating_sub(log.first()) / log.stride() as u64 + 1;
         for later in frame..=frames {
             let mut cell = [0; HEAD_CELL];
             if raw.read_at(&mut cell, log.at_frame(later))? < HEAD_CELL {
@@ -333,10 +278,18 @@ impl Wal {
         Ok(false)
     }
 
-    pub fn write(&mut self, sealer: &Sealer, raw: &impl Raw, buf: &[u8], at: u64) -> Result<()> {
+    /// `spaced`: how a log is laid out that begins with this write.
+    pub fn write(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        buf: &[u8],
+        at: u64,
+        spaced: bool,
+    ) -> Result<()> {
         let mut from = 0;
         if at == 0 && buf.len() >= LOG_HEADER {
-            self.write_header(sealer, raw, &buf[..LOG_HEADER])?;
+            self.write_header(sealer, raw, &buf[..LOG_HEADER], spaced)?;
             from = LOG_HEADER;
         }
         let Some(mut log) = self.log(sealer, raw)? else {
@@ -353,6 +306,9 @@ impl Wal {
             let mut start = None;
             while from < buf.len() && sealed.len() + log.page + OVERHEAD <= MAX_IO {
                 let (part, skip, content) = part_at(log, at + from as u64);
+                if matches!(part, Part::Head(_)) && log.spaced && start.is_some() {
+                    break;
+                }
                 let len = (content - skip).min(buf.len() - from);
                 let piece = &buf[from..from + len];
                 if let Part::Head(_) = part
@@ -424,7 +380,13 @@ impl Wal {
         Ok(())
     }
 
-    fn write_header(&mut self, sealer: &Sealer, raw: &impl Raw, header: &[u8]) -> Result<()> {
+    fn write_header(
+        &mut self,
+        sealer: &Sealer,
+        raw: &impl Raw,
+        header: &[u8],
+        spaced: bool,
+    ) -> Result<()> {
         let header: &[u8; LOG_HEADER] = header
             .try_into()
             .map_err(|_| Error::Internal("a log header of another size".into()))?;
@@ -432,10 +394,10 @@ impl Wal {
         bytes[..LOG_HEADER].copy_from_slice(&decoy());
         let cell = &mut bytes[LOG_HEADER..];
         cell[NONCE..][..LOG_HEADER].copy_from_slice(header);
-        sealer.seal(self.nonces.take()?, &place(0, [0; 8]), cell)?;
+        sealer.seal(self.nonces.take()?, &log_place(spaced), cell)?;
         raw.write_at(&bytes, 0)?;
         self.set(None);
-        self.set(Log::of(header));
+        self.set(Log::of(header, spaced));
         Ok(())
     }
 
@@ -454,29 +416,6 @@ impl Wal {
             raw.truncate(end)?;
         }
         Ok(())
-    }
-}
-
-fn head_place(frame: u64, log: Log) -> [u8; 16] {
-    place(2 * frame, log.salt)
-}
-
-fn page_place(frame: u64, log: Log, page: u32) -> [u8; 20] {
-    let mut bound = [0; 20];
-    bound[..16].copy_from_slice(&place(2 * frame + 1, log.salt));
-    bound[16..].copy_from_slice(&page.to_le_bytes());
-    bound
-}
-
-/// The part at an offset, the offset inside it, and its whole length.
-fn part_at(log: Log, at: u64) -> (Part, usize, usize) {
-    let Some(behind) = at.checked_sub(LOG_HEADER as u64) else {
-        return (Part::Header, at as usize, LOG_HEADER);
-    };
-    let frame = behind / log.frame() as u64 + 1;
-    match (behind % log.frame() as u64) as usize {
-        skip @ 0..FRAME_HEADER => (Part::Head(frame), skip, FRAME_HEADER),
-        skip => (Part::Page(frame), skip - FRAME_HEADER, log.page),
     }
 }
 

@@ -1,13 +1,15 @@
 """What a power cut leaves of the changes that a program made: anything not synced may be lost, or be garbage."""
 from harness.crash import SECTOR, Disk, File, changes
 
+WHOLE_SECTOR = 4096  # as SQLite has it for a device without powersafe overwrites
+
 
 class Torn(File):
     """As `File`; a part that did not come whole is what was there, or garbage. Without powersafe overwrites the garbage is all
     of the sectors that the write touched."""
 
     def after_cut(self, rng, share, trash, psow):
-        data = bytearray(self.data)
+        data, size = bytearray(self.data), SECTOR if psow else WHOLE_SECTOR
 
         def put(at, part):
             data.extend(bytes(max(0, at - len(data))))
@@ -19,13 +21,13 @@ class Torn(File):
                     data[offset:] = b"" if offset <= len(data) else bytes(offset - len(data))
                 continue
             end = offset + len(content)
-            for sector in range(offset // SECTOR * SECTOR, end, SECTOR):
-                first, last = max(offset, sector), min(end, sector + SECTOR)
+            for sector in range(offset // size * size, end, size):
+                first, last = max(offset, sector), min(end, sector + size)
                 part = content[first - offset:last - offset]
                 if rng.random() < share:
                     put(first, part)
                 elif rng.random() < trash:
-                    whole = range(sector, max(last, min(len(data), sector + SECTOR)))
+                    whole = range(sector, max(last, min(len(data), sector + size)))
                     hit = range(first, last) if psow else whole
                     put(hit.start, rng.randbytes(len(hit)))
         return bytes(data)

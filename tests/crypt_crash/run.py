@@ -42,8 +42,9 @@ def record(folder, seed, library, log):
 
 def find(target):
     """What a database holds after a crash, and that it can be written to; or the error."""
-    db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=5)
+    db = None
     try:
+        db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=5)
         found = schedule.state(db)
         sound = db.execute("PRAGMA integrity_check").fetchone()[0]
         db.execute("CREATE TABLE after(x)")
@@ -51,7 +52,8 @@ def find(target):
     except sqlite3.Error as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        db.close()
+        if db:
+            db.close()
 
 
 def outcome(folder, files, plan, keyed, order):

@@ -24,7 +24,7 @@ class Plan:
         self.names = ["a.db", "b.db"] if seed // len(MODES) % 2 else ["a.db"]
         self.page_size = rng.choice([512, 1024, 4096, 4096, 4096, 8192])
         self.cache_size = rng.choice([5, 5, 10, 2000])
-        self.psow = True
+        self.psow = rng.random() < 0.7
         self.vacuum = rng.random() < 0.3
         self.checkpoint = rng.choice([0, 3, 10, 1000])
         # Not where pages of a log have been spilled: there SQLite 3.40 itself loses commits in a crash.

@@ -1,6 +1,6 @@
 //! Logs and journals as SQLite writes them, and altered.
 
-use super::super::journal::Journal;
+use super::super::journal::{Begin, Journal};
 use super::super::wal::Wal;
 use super::*;
 
@@ -28,8 +28,8 @@ fn write_frames(wal: &mut Wal, raw: &Memory, salt: u8, frames: std::ops::Range<u
         let size = if frame + 1 == frames.end { 9 } else { 0 };
         let at = 32 + frame * FRAME as u64;
         let header = frame_header(frame as u32 + 1, size, salt);
-        wal.write(&sealer(), raw, &header, at).unwrap();
-        wal.write(&sealer(), raw, &[frame as u8; PAGE], at + 24)
+        wal.write(&sealer(), raw, &header, at, false).unwrap();
+        wal.write(&sealer(), raw, &[frame as u8; PAGE], at + 24, false)
             .unwrap();
     }
 }
@@ -58,7 +58,8 @@ fn read_page(wal: &mut Wal, raw: &Memory, frame: u64) -> Result<Vec<u8>> {
 fn logs() {
     let (raw, mut wal) = (Memory::default(), Wal::new());
     assert_eq!(wal.size(&sealer(), &raw).unwrap(), 0);
-    wal.write(&sealer(), &raw, &log_header(1), 0).unwrap();
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
     write_frames(&mut wal, &raw, 1, 0..3);
     assert_eq!(wal.size(&sealer(), &raw).unwrap(), 32 + 3 * FRAME as u64);
     let mut reader = Wal::new();
@@ -81,7 +82,9 @@ fn logs() {
     assert_eq!(header, log_header(1));
     // Begun anew by another handle: old frames are none, and this handle sees it.
     let mut other = Wal::new();
-    other.write(&sealer(), &raw, &log_header(2), 0).unwrap();
+    other
+        .write(&sealer(), &raw, &log_header(2), 0, false)
+        .unwrap();
     write_frames(&mut other, &raw, 2, 0..1);
     assert_eq!(read_page(&mut reader, &raw, 0).unwrap(), [0; PAGE]);
     assert_eq!(read_frame(&mut reader, &raw, 1).unwrap(), [0; FRAME]);
@@ -90,9 +93,9 @@ fn logs() {
     write_frames(&mut wal, &raw, 2, 1..2);
     assert_eq!(read_page(&mut other, &raw, 1).unwrap(), [1; PAGE]);
     // Rewritten in place, and its header after it; split at any byte.
-    wal.write(&sealer(), &raw, &[7; PAGE], 32 + FRAME as u64 + 24)
+    wal.write(&sealer(), &raw, &[7; PAGE], 32 + FRAME as u64 + 24, false)
         .unwrap();
-    wal.write(&sealer(), &raw, &[8; 100], 32 + FRAME as u64 + 24)
+    wal.write(&sealer(), &raw, &[8; 100], 32 + FRAME as u64 + 24, false)
         .unwrap();
     let page = read_page(&mut other, &raw, 1).unwrap();
     assert_eq!(
@@ -104,14 +107,20 @@ fn logs() {
         &raw,
         &frame_header(5, 0, 2)[..9],
         32 + FRAME as u64,
+        false,
     )
     .unwrap();
+    // A page is bound to the number in its header.
+    assert_eq!(read_frame(&mut other, &raw, 1).unwrap(), [0; FRAME]);
+    corrupt(read_page(&mut other, &raw, 1));
+    wal.write(&sealer(), &raw, &[7; PAGE], 32 + FRAME as u64 + 24, false)
+        .unwrap();
     assert_eq!(read_frame(&mut other, &raw, 1).unwrap()[3], 5);
     // Many frames in one call.
     let frames: Vec<u8> = (2..200u32)
         .flat_map(|f| [&frame_header(f + 1, 0, 2)[..], &[f as u8; PAGE]].concat())
         .collect();
-    wal.write(&sealer(), &raw, &frames, 32 + 2 * FRAME as u64)
+    wal.write(&sealer(), &raw, &frames, 32 + 2 * FRAME as u64, false)
         .unwrap();
     let mut back = vec![0; frames.len()];
     other
@@ -130,7 +139,8 @@ fn whatever_is_altered_in_a_log_is_found_where_it_can_be() {
     for synced in [false, true] {
         raw.truncate(0).unwrap();
         let mut wal = Wal::new();
-        wal.write(&sealer(), &raw, &log_header(1), 0).unwrap();
+        wal.write(&sealer(), &raw, &log_header(1), 0, false)
+            .unwrap();
         write_frames(&mut wal, &raw, 1, 0..3);
         if synced {
             wal.synced();
@@ -192,21 +202,37 @@ fn whatever_is_altered_in_a_log_is_found_where_it_can_be() {
 #[test]
 fn frames_of_a_rolled_back_transaction_prove_nothing() {
     let (raw, mut wal) = (Memory::default(), Wal::new());
-    wal.write(&sealer(), &raw, &log_header(1), 0).unwrap();
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
     write_frames(&mut wal, &raw, 1, 0..8);
     wal.synced();
     // Another transaction from frame 4 on, torn in frame 5.
     for frame in 4..6u64 {
         let at = 32 + frame * FRAME as u64;
-        wal.write(&sealer(), &raw, &frame_header(9, 0, 1), at)
+        wal.write(&sealer(), &raw, &frame_header(9, 0, 1), at, false)
             .unwrap();
-        wal.write(&sealer(), &raw, &[9; PAGE], at + 24).unwrap();
+        wal.write(&sealer(), &raw, &[9; PAGE], at + 24, false)
+            .unwrap();
     }
     let at = 92 + 5 * (56 + PAGE + 28) + 200;
     raw.0.borrow_mut()[at] ^= 1;
     assert_eq!(
         read_frame(&mut Wal::new(), &raw, 5).unwrap()[24..],
         [0; PAGE]
+    );
+}
+
+/// Not even if its page was one of zeros, whose checksum the header has.
+#[test]
+fn a_frame_with_a_torn_page_is_none() {
+    let (raw, mut wal) = (Memory::default(), Wal::new());
+    wal.write(&sealer(), &raw, &log_header(1), 0, false)
+        .unwrap();
+    write_frames(&mut wal, &raw, 1, 0..1);
+    raw.0.borrow_mut()[92 + 56 + 300] ^= 1;
+    assert_eq!(
+        read_frame(&mut Wal::new(), &raw, 0).unwrap(),
+        vec![0; FRAME]
     );
 }
 
@@ -219,15 +245,19 @@ fn journal(raw: &Memory, records: u32) -> Journal {
     header[20..24].copy_from_slice(&512u32.to_be_bytes());
     header[24..28].copy_from_slice(&(PAGE as u32).to_be_bytes());
     let s = sealer();
-    journal.write(&s, raw, &header, 0, false).unwrap();
+    journal
+        .write(&s, raw, &header, 0, Begin::default())
+        .unwrap();
     for record in 0..3u64 {
         let at = 512 + record * (PAGE as u64 + 8);
-        journal.write(&s, raw, &[0, 0, 0, 1], at, false).unwrap();
         journal
-            .write(&s, raw, &[record as u8 + 1; PAGE], at + 4, false)
+            .write(&s, raw, &[0, 0, 0, 1], at, Begin::default())
             .unwrap();
         journal
-            .write(&s, raw, &[5; 4], at + 4 + PAGE as u64, false)
+            .write(&s, raw, &[record as u8 + 1; PAGE], at + 4, Begin::default())
+            .unwrap();
+        journal
+            .write(&s, raw, &[5; 4], at + 4 + PAGE as u64, Begin::default())
             .unwrap();
     }
     journal
@@ -273,10 +303,10 @@ fn a_new_part_of_a_journal_leaves_the_old_one_alone() {
     let before = raw.0.borrow().clone();
     let end = (512 + 3 * (PAGE as u64 + 8)).next_multiple_of(512);
     journal
-        .write(&sealer(), &raw, &[1; 512], end, false)
+        .write(&sealer(), &raw, &[1; 512], end, Begin::default())
         .unwrap();
     journal
-        .write(&sealer(), &raw, &[2; 4], end + 512, false)
+        .write(&sealer(), &raw, &[2; 4], end + 512, Begin::default())
         .unwrap();
     assert_eq!(raw.0.borrow()[..before.len()], before[..]);
 }

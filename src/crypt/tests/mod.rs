@@ -51,6 +51,11 @@ fn vault(path: &str, key: &str) -> Arc<Vault> {
     offered
 }
 
+const LAYOUT: header::Layout = header::Layout {
+    unit: 4096,
+    spaced: false,
+};
+
 const RAW_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// Test case 16 of the GCM specification (McGrew and Viega), with its
@@ -202,8 +207,8 @@ fn headers() {
         UserKey::parse(RAW_KEY).unwrap(),
         UserKey::parse("words").unwrap(),
     );
-    let one = header::make(&keys, &old, 4096, 1).unwrap();
-    let two = header::make(&keys, &new, 4096, 2).unwrap();
+    let one = header::make(&keys, &old, LAYOUT, 1).unwrap();
+    let two = header::make(&keys, &new, LAYOUT, 2).unwrap();
     let slot = |head: &[u8]| match header::find(head) {
         Found::Slot(slot) => slot,
         other => panic!("{other:?}"),
@@ -229,7 +234,7 @@ fn headers() {
             } else {
                 &new
             };
-            assert_eq!(slot(&head).unit, 4096);
+            assert_eq!(slot(&head).layout, LAYOUT);
             assert!(accepts(&head, key), "{at} {cut}");
             assert!(!accepts(&head, other), "{at} {cut}");
         }
@@ -310,7 +315,7 @@ fn a_vault_takes_one_key() {
     // Another process changes it: the new one is right, the old one no more.
     let keys = first.keys().unwrap();
     let second = UserKey::parse("second").unwrap();
-    let head = header::make(&keys, &second, 4096, slot.generation + 1).unwrap();
+    let head = header::make(&keys, &second, LAYOUT, slot.generation + 1).unwrap();
     raw.write_at(&head, 0).unwrap();
     let slot = super::db::slot(&raw, &|| false).unwrap().unwrap();
     assert!(matches!(

@@ -1,10 +1,11 @@
 //! Every layout against a plain file.
 
 use super::super::grid::Grid;
-use super::super::journal::Journal;
+use super::super::header::Layout;
+use super::super::journal::{Begin, Journal};
 use super::*;
 
-struct GridFile(Grid, usize);
+struct GridFile(Grid, Option<Layout>);
 impl File for GridFile {
     fn read(&mut self, raw: &Memory, buf: &mut [u8], at: u64) -> Result<usize> {
         self.0.read(&sealer(), raw, buf, at)
@@ -19,19 +20,19 @@ impl File for GridFile {
         self.0.size(raw)
     }
     fn reopen(&mut self) {
-        if self.1 > 0 {
-            self.0 = Grid::shared(0, self.1, None);
+        if let Some(layout) = self.1 {
+            self.0 = Grid::shared(layout, None);
         }
     }
 }
 
-struct JournalFile(Journal);
+struct JournalFile(Journal, Begin);
 impl File for JournalFile {
     fn read(&mut self, raw: &Memory, buf: &mut [u8], at: u64) -> Result<usize> {
         self.0.read(&sealer(), raw, buf, at)
     }
     fn write(&mut self, raw: &Memory, buf: &[u8], at: u64) -> Result<()> {
-        self.0.write(&sealer(), raw, buf, at, false)
+        self.0.write(&sealer(), raw, buf, at, self.1)
     }
     fn truncate(&mut self, raw: &Memory, to: u64) -> Result<()> {
         self.0.truncate(&sealer(), raw, to)
@@ -109,9 +110,12 @@ fn behaves_as_a_plain_file(seed: u64, aligned: u64, file: &mut dyn File) {
 fn databases_and_temporary_files_behave_as_plain_files() {
     for seed in 1..6 {
         for unit in [512, 4096] {
-            behaves_as_a_plain_file(seed, unit as u64, &mut GridFile(Grid::alone(unit), 0));
-            let shared = Grid::shared(0, unit, None);
-            behaves_as_a_plain_file(seed, unit as u64, &mut GridFile(shared, unit));
+            behaves_as_a_plain_file(seed, unit as u64, &mut GridFile(Grid::alone(unit), None));
+            for spaced in [false, true] {
+                let layout = Layout { unit, spaced };
+                let shared = Grid::shared(layout, None);
+                behaves_as_a_plain_file(seed, unit as u64, &mut GridFile(shared, Some(layout)));
+            }
         }
         let path = format!("property-{seed}");
         let vault = vault(&path, RAW_KEY);
@@ -122,6 +126,12 @@ fn databases_and_temporary_files_behave_as_plain_files() {
 #[test]
 fn journals_behave_as_plain_files() {
     for seed in 1..6 {
-        behaves_as_a_plain_file(seed, 512, &mut JournalFile(Journal::new()));
+        for spaced in [false, true] {
+            let begin = Begin {
+                first: false,
+                spaced,
+            };
+            behaves_as_a_plain_file(seed, 512, &mut JournalFile(Journal::new(), begin));
+        }
     }
 }

@@ -52,7 +52,16 @@ pub struct Database {
     told_cells: Option<bool>,
     /// The page size that the connection asked for, if cells are larger.
     smaller: Option<usize>,
-    _vault: Arc<Vault>,
+    base: BaseVfs,
+    vault: Arc<Vault>,
+}
+
+/// The most that SQLite takes for a sector; spaced cells are laid out for it.
+const LARGEST_SECTOR: usize = 65_536;
+
+/// Whether a write of a part of a sector leaves the rest of it alone.
+fn is_powersafe(real: Real) -> bool {
+    real.device_characteristics() & sql::SQLITE_IOCAP_POWERSAFE_OVERWRITE != 0
 }
 
 /// Whether the journal beside a database file is that of its first transaction.
@@ -63,7 +72,10 @@ pub fn is_unfinished(base: &BaseVfs, path: &str) -> bool {
 }
 
 impl Database {
-    pub fn new(path: &str, vault: Arc<Vault>, base: BaseVfs) -> Database {
+    pub fn new(path: &str, vault: Arc<Vault>, base: BaseVfs, real: Real) -> Database {
+        if !is_powersafe(real) {
+            vault.set_careful();
+        }
         let of = path.to_string();
         let unfinished = move || is_unfinished(&base, &of);
         Database {
@@ -77,7 +89,8 @@ impl Database {
             opening: true,
             told_cells: None,
             smaller: None,
-            _vault: vault,
+            base,
+            vault,
         }
     }
 
@@ -166,6 +179,20 @@ impl Database {
         let unit = self.db.shared_cells(&RealBytes(real));
         self.told_cells.get_or_insert(unit.is_some());
         unit
+    }
+
+    /// What SQLite has to keep, and to write, as one. A journal that is there
+    /// may have been written for less, and would seem to be cut off.
+    pub fn sector_size(&mut self, real: Real) -> c_int {
+        let cells = self.sector(real).unwrap_or(0);
+        if is_powersafe(real) {
+            return real.sector_size().max(cells as c_int);
+        }
+        let mut head = [0; journal::HEAD];
+        let got = OsFile::peek(&self.base, self.path(), FileKind::Journal, &mut head);
+        let keys = self.vault.keys().ok().filter(|_| self.vault.is_written());
+        let hot = keys.and_then(|keys| journal::sector_of(&keys.journal, &head[..got]));
+        hot.unwrap_or(LARGEST_SECTOR).clamp(512, LARGEST_SECTOR) as c_int
     }
 
     /// None: the real file answers.

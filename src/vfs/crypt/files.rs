@@ -216,12 +216,17 @@ impl SealedOps for Sealed {
             Sealed::Database(f) => f.write(&raw, buf, at),
             Sealed::Log(f) => {
                 let keys = f.keys()?;
-                f.wal.write(&keys.wal, &raw, buf, at)
+                f.wal
+                    .write(&keys.wal, &raw, buf, at, f.keys.vault.is_careful())
             }
             Sealed::Journal(f) => {
                 let keys = f.keys()?;
-                let first = !f.keys.vault.is_written();
-                f.journal.write(&keys.journal, &raw, buf, at, first)
+                let vault = &f.keys.vault;
+                let begin = journal::Begin {
+                    first: !vault.is_written(),
+                    spaced: vault.is_careful(),
+                };
+                f.journal.write(&keys.journal, &raw, buf, at, begin)
             }
             Sealed::Temporary(f) => f.grid.write(&f.sealer, &raw, buf, at),
         }
@@ -297,12 +302,11 @@ impl SealedOps for Sealed {
     }
 
     fn sector_size(&mut self, real: Real) -> c_int {
-        let sector = real.sector_size();
         match self {
-            Sealed::Database(f) => f
-                .sector(real)
-                .map_or(sector, |unit| sector.max(unit as c_int)),
-            _ => sector,
+            Sealed::Database(f) => f.sector_size(real),
+            // Frames share no sector: SQLite has little to fill.
+            Sealed::Log(f) if f.keys.vault.is_careful() => 512,
+            _ => real.sector_size(),
         }
     }
 

@@ -186,7 +186,7 @@ impl Crypt {
                 return Err(Error::Internal("no key for an encrypted file".into()));
             }
         };
-        Ok(Database::new(path, vault, self.base))
+        Ok(Database::new(path, vault, self.base, real))
     }
 }
 
