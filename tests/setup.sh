@@ -61,4 +61,4 @@ fi
 [ -e "$deps/py/apsw" ] || /usr/bin/python3 -m pip install -q --target "$deps/py" apsw >>"$log" 2>&1
 
 # The SQLites of the field, for tests/matrix/run.py; those that are there stay.
-/usr/bin/python3 tests/matrix/build.py >>"$log" 2>&1
+/usr/bin/python3 "$root/tests/matrix/build.py" >>"$log" 2>&1

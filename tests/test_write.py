@@ -42,7 +42,7 @@ def same(db, *queries):
     assert db.status()["write_path"] in (None, db.write_path)
 
 
-NO_ROWS = "PRAGMA application_id = 1234", "ANALYZE"
+NO_ROWS = ("PRAGMA application_id = 1234",)
 
 
 def refused_write(db, statement):

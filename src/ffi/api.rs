@@ -95,6 +95,12 @@ pub fn is_threadsafe() -> bool {
     unsafe { sql::sqlite3_threadsafe() != 0 }
 }
 
+/// Whether connections of this SQLite begin with exclusive locking.
+pub fn locks_exclusively() -> bool {
+    // SAFETY: a constant text; no state.
+    unsafe { sql::sqlite3_compileoption_used(c"DEFAULT_LOCKING_MODE=1".as_ptr()) != 0 }
+}
+
 /// Random bytes from SQLite's generator, as its own salts are.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];

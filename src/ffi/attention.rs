@@ -72,6 +72,13 @@ pub fn check() -> Result<()> {
     }
 }
 
+/// What was interrupted may still be found out about, for a moment.
+pub fn grace() {
+    if is_listening() {
+        ASKED.set(Some(Instant::now() + STEP));
+    }
+}
+
 /// Sleeps, unless the work is to end.
 pub fn pause(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
@@ -144,7 +151,7 @@ impl Connected {
         (op == sql::SQLITE_FCNTL_PDB && !arg.is_null()).then(|| Connected::Uses(arg.cast()))
     }
 
-    fn db(self) -> *mut sql::sqlite3 {
+    pub fn db(self) -> *mut sql::sqlite3 {
         match self {
             Connected::Calls(db) => db,
             // SAFETY: SQLite's contract: it points there for as long as the

@@ -24,6 +24,11 @@ pub trait FileHooks: Sized {
     fn truncate(&mut self, real: Real, size: i64) -> c_int {
         real.truncate(size)
     }
+    /// What is to be done before the file is locked, with no hook under way:
+    /// it comes back with calls of its own.
+    fn before_lock(&mut self) -> Option<Box<dyn FnOnce()>> {
+        None
+    }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         real.lock(level)
     }
@@ -165,8 +170,14 @@ impl<H: FileHooks> ShimFile<H> {
     }
     unsafe extern "C" fn lock(file: *mut sql::sqlite3_file, level: c_int) -> c_int {
         shim_open::locked(file);
-        // SAFETY: a method of an open file.
-        guard(|| unsafe { Self::hooks(file).lock(Self::real(file), level) })
+        guard(|| {
+            // SAFETY: a method of an open file; the hooks are borrowed for one call each.
+            if let Some(prepare) = unsafe { Self::hooks(file) }.before_lock() {
+                prepare();
+            }
+            // SAFETY: the same.
+            unsafe { Self::hooks(file).lock(Self::real(file), level) }
+        })
     }
     unsafe extern "C" fn shm_lock(
         file: *mut sql::sqlite3_file,

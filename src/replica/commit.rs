@@ -165,6 +165,7 @@ impl Commit<'_> {
             false => Error::Unreachable(format!("the commit did not arrive: {error}")),
         };
         let deadline = Instant::now() + self.replica.timeout() * 2;
+        attention::grace();
         match self.primary.outcome(stream, past, is_ours, deadline) {
             Ok(Outcome::Committed) => Ok(None),
             Ok(Outcome::Refused) => Err(did_not_arrive(error)),

@@ -46,12 +46,24 @@ pub fn is_writing(db: *mut sql::sqlite3, schema: &str) -> bool {
     api::file_control(db, schema, FCNTL_IS_WRITING) == sql::SQLITE_OK
 }
 
+/// A SQLite can be built with exclusive locking as what a connection begins
+/// with. That is set behind xOpen and behind the auto-extensions, so the first
+/// lock is the time to set it back. (No `main.`: SQLite may be reading the
+/// schema, where a name with a schema is an error.)
+fn share_main(db: *mut sql::sqlite3) {
+    if !db.is_null() && is_replica(db, "main") {
+        api::exec(db, c"PRAGMA locking_mode=NORMAL");
+    }
+}
+
 pub struct MainDb {
     /// Keeps the replica open for as long as a connection is.
     replica: Arc<Replica>,
     transaction: Arc<Mutex<Transaction>>,
     busy: Option<BusyHandler>,
     locks: Locks,
+    /// It was locked before.
+    is_used: bool,
     turn: Turn,
     /// The last write was told to come again.
     again: Cell<bool>,
@@ -66,6 +78,7 @@ impl MainDb {
             again: Cell::new(false),
             busy: None,
             locks: Locks::default(),
+            is_used: false,
         }
     }
 
@@ -243,6 +256,14 @@ impl FileHooks for MainDb {
             true => real.truncate(size),
             false => self.refuse_unknown("a cut of the database file outside a checkpoint"),
         }
+    }
+
+    fn before_lock(&mut self) -> Option<Box<dyn FnOnce()>> {
+        if std::mem::replace(&mut self.is_used, true) || !api::locks_exclusively() {
+            return None;
+        }
+        let db = self.transaction.lock().connected.db();
+        Some(Box::new(move || share_main(db)))
     }
 
     fn lock(&mut self, real: Real, level: c_int) -> c_int {

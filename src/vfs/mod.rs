@@ -176,6 +176,12 @@ impl FileHooks for Watched {
             Watched::Wal(file) => file.truncate(real, size),
         }
     }
+    fn before_lock(&mut self) -> Option<Box<dyn FnOnce()>> {
+        match self {
+            Watched::Database(file) => file.before_lock(),
+            Watched::Wal(_) => None,
+        }
+    }
     fn lock(&mut self, real: Real, level: c_int) -> c_int {
         match self {
             Watched::Database(file) => file.lock(real, level),
