@@ -30,6 +30,7 @@ if [ "${1:-all}" != demo ]; then
     need g++ build-essential
     need "$headers/node_api.h" libnode-dev
     need /usr/lib/python3/dist-packages/pytest python3-pytest
+    need /usr/lib/python3/dist-packages/xdist python3-pytest-xdist
     need /usr/lib/python3/dist-packages/pip python3-pip
 fi
 if [ -n "$missing" ]; then

@@ -151,12 +151,12 @@ def test_loaded_too_late(primary, known):
 
 
 def test_a_python_program_that_can_only_load(new_host, guarded, tmp_path, path):
-    """tools/adopt.py, as README has it for sqlite-utils, datasette and litecli: it loads before the program opens."""
+    """bindings/adopt.py, as README has it for sqlite-utils, datasette and litecli: it loads before the program opens."""
     new_host().open(path, guarded.url, auth_token=guarded.token).close()
     (tmp_path / "insert.py").write_text("import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n"
                                         "db.execute(sys.argv[2])\ndb.commit()\nassert __name__ == '__main__'")
     environment = {**os.environ, "LIBREPLICA": LIB, "LIBREPLICA_AUTH_TOKEN": guarded.token, "PYTHONPATH": str(tmp_path)}
-    tool = Path(__file__).parent.parent / "tools" / "adopt.py"
+    tool = Path(__file__).parent.parent / "bindings" / "adopt.py"
     result = subprocess.run(["/usr/bin/python3", tool, "insert", path, INSERT], env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert at_primary(guarded)

@@ -1,6 +1,6 @@
 """Runs a Python program with every replica adopted: the library is loaded before the program opens anything.
 
-    python3 tools/adopt.py sqlite_utils insert app.db users users.json
+    python3 bindings/adopt.py sqlite_utils insert app.db users users.json
 
 LIBREPLICA names the library where it does not lie beside this file or in target/release; LIBREPLICA_AUTH_TOKEN and
 LIBREPLICA_ENCRYPTION_KEY are the secrets, if there are any.
