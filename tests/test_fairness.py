@@ -1,11 +1,12 @@
 """Several writers on one file: each has its turn."""
 import os
+import signal
 import subprocess
 import time
 
 import pytest
-from harness.check import identical
-from harness.host import replica_uri
+from harness.check import fails, identical
+from harness.host import BUSY, replica_uri
 from harness.paths import LIB, PYTHON
 
 PROGRAM = """
@@ -26,6 +27,43 @@ for worker in workers: worker.start()
 for worker in workers: worker.join()
 print(*done)
 """
+
+
+TABLE = "CREATE TABLE t(id INTEGER PRIMARY KEY, who TEXT NOT NULL)"
+WRITE = "INSERT INTO t(who) VALUES('x')"
+
+
+def test_who_does_not_wait_stands_in_nobody_s_way(path, new_primary, host):
+    primary = new_primary(TABLE)
+    first, second = (host.open(path, primary.url) for _ in range(2))
+    second("PRAGMA busy_timeout = 0")
+    first("BEGIN IMMEDIATE")
+    fails(lambda: second(WRITE), BUSY)
+    first(WRITE)
+    first("COMMIT")
+    first("PRAGMA busy_timeout = 0")
+    first(WRITE)
+    second(WRITE)
+    assert primary.sql("SELECT count(*) FROM t") == [[3]]
+
+
+def test_a_stopped_process_that_waits_stops_nobody(path, new_primary, new_host):
+    primary = new_primary(TABLE)
+    writer, waiter = new_host(), new_host()
+    first, second = writer.open(path, primary.url), waiter.open(path, primary.url)
+    first("BEGIN IMMEDIATE")
+    waiting = second.start(WRITE)
+    time.sleep(0.2)
+    os.kill(waiter.pid, signal.SIGSTOP)
+    try:
+        first(WRITE)
+        first("COMMIT")
+        for _ in range(3):
+            first(WRITE)
+    finally:
+        os.kill(waiter.pid, signal.SIGCONT)
+    waiting.result(30)
+    assert primary.sql("SELECT count(*) FROM t") == [[5]]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="the queue is Linux's locks")

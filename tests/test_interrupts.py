@@ -105,6 +105,28 @@ def test_a_progress_handler(db, proxy, primary, path, sql):
     goes_on(db, proxy, primary, path)
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "RELEASE s"])
+def test_a_transaction_on_a_slow_way(db, proxy, primary, path, end):
+    """The connection is asked while it commits, and commits once."""
+    proxy.rule = lambda request: time.sleep(0.15) or PASS
+    db("BEGIN" if end == "COMMIT" else "SAVEPOINT s")
+    db(INSERT)
+    db("UPDATE users SET name = 'slow' WHERE id = 2")
+    begun = time.monotonic()
+    db(end)
+    assert time.monotonic() - begun > 0.15
+    proxy.rule = lambda request: PASS
+    assert primary.sql(COUNT) == [[1]] and db.one(COUNT) == 1
+    identical(path, primary)
+
+
+def test_the_next_write_is_heard_as_well(db, proxy, primary, path):
+    proxy.rule = lambda request: LOSE
+    for _ in range(2):
+        ended(db, INSERT)
+    goes_on(db, proxy, primary, path)
+
+
 def test_a_commit_whose_answer_is_waited_for(db, proxy, primary, path):
     """The log tells what became of it, if it does so in no time; else the outcome is said to be unknown."""
     proxy.rule = lambda request: LOSE_ANSWER if b"COMMIT" in request.body else PASS
@@ -170,7 +192,6 @@ def test_a_large_pull_in_its_midst(host, path, proxy, primary):
     primary.sql("INSERT INTO orders(user_id, note) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) SELECT 1, randomblob(3000) FROM n")
     for _ in range(2):
         primary.sql("UPDATE orders SET note = randomblob(3000)")
-    proxy.delay = 0.3
+    proxy.rule = lambda request: time.sleep(0.3) or PASS
     ended(db, "SELECT replica_sync()")
-    proxy.delay = 0
     goes_on(db, proxy, primary, path)

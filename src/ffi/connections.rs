@@ -2,7 +2,6 @@
 //! an open is for: SQLite tells a VFS only once the file is open.
 
 use std::ffi::{CStr, c_void};
-use std::thread::ThreadId;
 
 use libsqlite3_sys as sql;
 use parking_lot::Mutex;
@@ -12,8 +11,6 @@ use super::{api, guard};
 
 struct Connection {
     db: *mut sql::sqlite3,
-    /// On which it was opened.
-    thread: ThreadId,
 }
 
 // SAFETY: a name for a connection; used as `attaching` says.
@@ -23,8 +20,7 @@ static OPEN: Mutex<Vec<Connection>> = Mutex::new(Vec::new());
 
 /// A connection is open, until [`closed`] is called with its pointer.
 pub(super) fn opened(db: *mut sql::sqlite3) {
-    let thread = std::thread::current().id();
-    OPEN.lock().push(Connection { db, thread });
+    OPEN.lock().push(Connection { db });
 }
 
 /// SQLite's destructor for what was defined with the connection as its data.
@@ -40,17 +36,16 @@ pub(super) unsafe extern "C" fn closed(db: *mut c_void) {
 /// The connection on whose behalf this thread opens a file, if that is an
 /// ATTACH: until the file is open, nothing else leads to it.
 pub fn attaching() -> Connected {
-    let thread = std::thread::current().id();
     // Nobody closes one meanwhile: `closed` needs this lock.
     let open = OPEN.lock();
     let found = open.iter().find(|connection| {
         // SAFETY: the connection is open. Only a mutex that is free, or this
-        // thread's own, is entered, and left again; a connection without one
-        // is used by one thread at a time, here the one that opened it.
+        // thread's own, is entered, and left again.
         unsafe {
             let mutex = sql::sqlite3_db_mutex(connection.db);
+            // One without a mutex may be in another thread's hands.
             if mutex.is_null() {
-                return connection.thread == thread && is_attaching(connection.db);
+                return false;
             }
             if sql::sqlite3_mutex_try(mutex) != sql::SQLITE_OK {
                 return false;

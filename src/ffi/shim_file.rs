@@ -269,7 +269,8 @@ impl<H: FileHooks> ShimFile<H> {
             // SAFETY: a method of an open file.
             let (real, hooks) = unsafe { (Self::real(file), Self::hooks(file)) };
             let rc = real.shm_map(block, size, extend, out);
-            if rc == sql::SQLITE_OK {
+            // Memory that can only be read is enough for a reader.
+            if matches!(rc, sql::SQLITE_OK | sql::SQLITE_READONLY) {
                 hooks.shm_opened();
             }
             rc

@@ -159,9 +159,9 @@ impl fmt::Debug for Socket {
 /// Reads or writes once, in steps that can be interrupted.
 fn patiently(
     timeout: NextTimeout,
+    end: Instant,
     mut attempt: impl FnMut(Duration) -> io::Result<usize>,
 ) -> Result<usize, Error> {
-    let end = Instant::now() + limit(&timeout);
     loop {
         attention::check().map_err(interrupted)?;
         let left = end.saturating_duration_since(Instant::now());
@@ -199,10 +199,11 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
+        let end = Instant::now() + limit(&timeout);
         let mut rest = &self.buffers.output()[..amount];
         while !rest.is_empty() {
             let (stream, current) = (&*self.stream, &mut self.write_wait);
-            let sent = patiently(timeout, |wait| {
+            let sent = patiently(timeout, end, |wait| {
                 set(current, wait, |wait| stream.set_write_timeout(wait))?;
                 let mut stream = stream;
                 stream.write(rest)
@@ -217,9 +218,10 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = timeout.for_read();
+        let end = Instant::now() + limit(&timeout);
         let (stream, current) = (&*self.stream, &mut self.read_wait);
         let buffer = self.buffers.input_append_buf();
-        let received = patiently(timeout, |wait| {
+        let received = patiently(timeout, end, |wait| {
             set(current, wait, |wait| stream.set_read_timeout(wait))?;
             let mut stream = stream;
             stream.read(buffer)
@@ -274,14 +276,18 @@ mod tests {
             std::thread::sleep(wait);
             Err(ErrorKind::WouldBlock.into())
         };
-        let error = patiently(timeout, silent).unwrap_err();
+        let error = patiently(timeout, Instant::now() + limit(&timeout), silent).unwrap_err();
         assert!(matches!(error, Error::Timeout(Timeout::PerRead)));
         let timeout = NextTimeout {
             after: Wait::from_secs(60),
             ..timeout
         };
         let begun = Instant::now();
-        let error = attention::listening(|| true, || patiently(timeout, silent)).unwrap_err();
+        let error = attention::listening(
+            || true,
+            || patiently(timeout, Instant::now() + limit(&timeout), silent),
+        )
+        .unwrap_err();
         assert!(matches!(
             interruption(&error),
             Some(error::Error::Interrupted)

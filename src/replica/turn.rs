@@ -21,97 +21,130 @@ use crate::ffi::{places, thread};
 
 /// A busy handler sleeps no longer than a third of it at a time.
 const PATIENCE: Duration = Duration::from_millis(300);
-
+/// Whoever stands there for the first time may never come again: a first sleep
+/// is short.
+const FIRST: Duration = Duration::from_millis(120);
+/// Who stands in front and does not go on for so long may be stopped.
+const STUCK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_micros(200);
 
 struct Place {
     /// A child that is forked has no part in it.
-    _private: Private,
-    file: File,
+    owned: Option<(Private, File)>,
+    process: u32,
     number: u32,
-    /// When it was last asked for.
+    /// Since when it is this one.
+    reached: Instant,
+    /// When it was last asked for, and whether it was asked for again.
     asked: Instant,
+    again: bool,
 }
 
 impl Place {
     /// The last place, if that is free.
     fn new(db_path: &str) -> Option<Place> {
         let file = beside::make(db_path, Companion::Lock).ok()?;
-        let number = places::COUNT - 1;
+        let private = fork::keep_private(&file);
+        let (number, now) = (places::COUNT - 1, Instant::now());
         places::take(&file, number).then(|| Place {
-            _private: fork::keep_private(&file),
-            file,
+            owned: Some((private, file)),
+            process: fork::process(),
             number,
-            asked: Instant::now(),
+            reached: now,
+            asked: now,
+            again: false,
         })
     }
 
-    /// Goes on as far as nobody stands in front; true at the first place.
+    /// Goes on as far as nobody stands in front; true at the first place, or
+    /// where whoever is in front does not move.
     fn advance(&mut self) -> bool {
         self.asked = Instant::now();
-        while self.number > 0 && places::take(&self.file, self.number - 1) {
-            places::leave(&self.file, self.number);
-            self.number -= 1;
+        if let Some((_, file)) = &self.owned {
+            while self.number > 0 && places::take(file, self.number - 1) {
+                places::leave(file, self.number);
+                self.number -= 1;
+                self.reached = self.asked;
+            }
         }
-        self.number == 0
+        self.number == 0 || self.reached.elapsed() > STUCK
+    }
+
+    /// How long it is still kept if nobody asks for it.
+    fn left(&self) -> Duration {
+        let life = if self.again { PATIENCE } else { FIRST };
+        life.saturating_sub(self.asked.elapsed())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        places::leave(&self.file, self.number);
+        if self.process != fork::process() {
+            // In a child the file is closed already, and its number another's.
+            return std::mem::forget(self.owned.take());
+        }
+        if let Some((_, file)) = &self.owned {
+            places::leave(file, self.number);
+        }
     }
+}
+
+#[derive(Default)]
+struct State {
+    place: Option<Place>,
+    /// A thread looks after it.
+    watched: bool,
 }
 
 /// A connection's place in the queue, if it stands there.
 pub struct Turn {
     db_path: String,
-    place: Arc<Mutex<Option<Place>>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Turn {
     pub fn new(db_path: &str) -> Turn {
         Turn {
             db_path: db_path.to_string(),
-            place: Arc::default(),
+            state: Arc::default(),
         }
     }
 
-    /// Whether it is this connection's turn. If not, it stands in the queue.
+    /// Whether it is this connection's turn: it stands in front, or nobody waits.
     pub fn has_come(&self) -> bool {
-        if let Some(place) = &mut *self.place.lock() {
+        if let Some(place) = &mut self.state.lock().place {
+            place.again = true;
             return place.advance();
         }
-        match self.is_anybody_waiting() {
-            true => self.wait(),
-            false => true,
-        }
+        !self.is_anybody_waiting()
     }
 
     /// Stands in the queue until the next try; true at its first place. Where
     /// it is full, or none can be had, chance decides, as without one.
     pub fn wait(&self) -> bool {
-        let mut place = self.place.lock();
-        if let Some(place) = &mut *place {
+        let mut state = self.state.lock();
+        if let Some(place) = &mut state.place {
             return place.advance();
         }
         let Some(mut new) = Place::new(&self.db_path) else {
-            return false;
+            return true;
         };
         let is_first = new.advance();
-        *place = Some(new);
-        self.expire();
+        state.place = Some(new);
+        if !state.watched {
+            state.watched = self.watch();
+        }
         is_first
     }
 
     /// Whether it stands in the queue.
     pub fn is_waiting(&self) -> bool {
-        self.place.lock().is_some()
+        self.state.lock().place.is_some()
     }
 
     /// How long it waits until it looks again: the next one is quick.
     pub fn pause(&self) -> Duration {
-        match &*self.place.lock() {
+        match &self.state.lock().place {
             Some(place) if place.number > 1 => PAUSE * 8,
             _ => PAUSE,
         }
@@ -119,7 +152,7 @@ impl Turn {
 
     /// It writes, or gives up.
     pub fn leave(&self) {
-        *self.place.lock() = None;
+        self.state.lock().place = None;
     }
 
     fn is_anybody_waiting(&self) -> bool {
@@ -127,27 +160,26 @@ impl Turn {
         file.is_some_and(|file| places::is_any_taken(&file))
     }
 
-    /// Gives the place up if nobody asks for it any more.
-    fn expire(&self) {
-        let place = Arc::downgrade(&self.place);
-        let expire = move || {
-            let mut left = PATIENCE;
-            while !left.is_zero() {
-                std::thread::sleep(left);
-                let Some(place) = place.upgrade() else { return };
-                let mut place = place.lock();
-                left = match &*place {
-                    Some(place) => PATIENCE.saturating_sub(place.asked.elapsed()),
-                    None => return,
-                };
-                if left.is_zero() {
-                    *place = None;
+    /// Has a thread give the place up if nobody asks for it any more; it ends
+    /// when there is none.
+    fn watch(&self) -> bool {
+        let state = Arc::downgrade(&self.state);
+        let watch = move || {
+            let mut left = FIRST;
+            loop {
+                std::thread::sleep(left.max(Duration::from_millis(1)));
+                let Some(state) = state.upgrade() else { return };
+                let mut state = state.lock();
+                match state.place.as_ref().map(Place::left) {
+                    Some(more) if !more.is_zero() => left = more,
+                    _ => {
+                        *state = State::default();
+                        return;
+                    }
                 }
             }
         };
-        if thread::spawn("libreplica-turn", expire).is_err() {
-            self.leave();
-        }
+        thread::spawn("libreplica-turn", watch).is_ok()
     }
 }
 
@@ -171,13 +203,13 @@ mod tests {
         // The lock was taken: the others queue.
         assert!(turns[1].wait());
         for turn in &turns[2..] {
-            assert!(!turn.has_come());
+            assert!(!turn.has_come() && !turn.wait());
         }
         // Whoever has just written stands at the end.
-        assert!(!turns[0].has_come());
+        assert!(!turns[0].has_come() && !turns[0].wait());
         for next in [1, 2, 3, 4, 0] {
             for turn in &turns {
-                let waits = turn.place.lock().is_some();
+                let waits = turn.is_waiting();
                 assert_eq!(waits && turn.has_come(), std::ptr::eq(turn, &turns[next]));
             }
             turns[next].leave();
@@ -189,13 +221,13 @@ mod tests {
     fn a_place_that_nobody_asks_for_is_given_up() {
         let path = db_path("expiry");
         let (first, second) = (Turn::new(&path), Turn::new(&path));
-        assert!(first.wait() && !second.has_come());
+        assert!(first.wait() && !second.has_come() && !second.wait());
         let begun = Instant::now();
         while !second.has_come() {
-            assert!(begun.elapsed() < PATIENCE * 10);
+            assert!(begun.elapsed() < PATIENCE * 3);
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(begun.elapsed() > PATIENCE / 2);
+        assert!(begun.elapsed() > FIRST / 2);
         drop(first);
     }
 }

@@ -123,14 +123,19 @@ impl MainDb {
                         real.shm_lock(ShmLock::WRITE.slot, ShmLock::WRITE.count, UNLOCK);
                         return sql::SQLITE_BUSY;
                     }
-                    sql::SQLITE_BUSY => {
-                        self.turn.wait();
-                    }
+                    sql::SQLITE_BUSY => {}
                     code => return code,
                 }
             }
             self.replica.give_way();
-            if seen.is_none() || Instant::now() > end {
+            if seen.is_none() {
+                // Who has nothing that waits for it does not come again.
+                if self.busy.is_some_and(|handler| handler.ask()) {
+                    self.turn.wait();
+                }
+                return sql::SQLITE_BUSY;
+            }
+            if Instant::now() > end {
                 return sql::SQLITE_BUSY;
             }
             std::thread::sleep(self.turn.pause());
@@ -173,6 +178,7 @@ impl MainDb {
         };
         if behind.is_some() {
             self.turn.leave();
+            self.again.set(false);
         }
         unlock();
         match behind.map_or_else(|| self.replica.catch_up(), Err) {
