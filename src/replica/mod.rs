@@ -51,7 +51,7 @@ use self::record::Record;
 use self::scheduler::Background;
 use self::status::{Facts, State, Status};
 use self::writer::Writer;
-use crate::config::{Options, WritePath};
+use crate::config::Options;
 use crate::crypt::vault::{self, Vault};
 use crate::error::{Error, Result};
 use crate::ffi::attention;
@@ -292,12 +292,6 @@ impl Replica {
             self.noted(local.store.last(), &head, frames);
         }
         Ok(found)
-    }
-
-    /// Whether commits go as rows, as far as that is known.
-    pub fn ships_rows(&self) -> bool {
-        self.options.lock().write_path == WritePath::Rows
-            || self.status.facts().write_path == Some("rows")
     }
 
     /// Has SQLite recover the log, on a connection of our own; one that is

@@ -234,8 +234,6 @@ impl MainDb {
     fn answer(&self, pragma: Pragma) -> Option<c_int> {
         match (pragma.name.as_str(), pragma.value.as_deref()) {
             ("journal_mode", Some(_)) => Some(pragma.answer("wal")),
-            // As rows, statistics would cost a change of the schema at the primary.
-            ("optimize", _) if self.replica.ships_rows() => Some(sql::SQLITE_OK),
             // Syncs need their share of the file.
             ("locking_mode", Some("exclusive")) => Some(pragma.answer("normal")),
             _ => None,
